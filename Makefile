@@ -1,0 +1,20 @@
+# The commands of a working day; they use whichever Python comes first on PATH.
+.PHONY: check test fix bench
+
+check:        # lint, format, types: changes nothing
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
+
+test:         # every test
+	python -m pytest
+
+fix:          # what can be mended by a machine
+	python -m ruff check --fix .
+	python -m ruff format .
+
+bench:        # the figures that the README quotes
+	python benchmarks/overhead.py
+	python benchmarks/stderr_flood.py
+	python benchmarks/long_log.py
+	python benchmarks/shipped_specs.py

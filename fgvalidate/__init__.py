@@ -1,0 +1,4 @@
+"""Validates training projects end to end from declarative specs.
+
+This module imports nothing, so that `import fgvalidate` costs nothing.
+"""
