@@ -1,0 +1,82 @@
+"""A run's folder: the one owner of its paths."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgvalidate.errors import RunDirError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run.
+
+    root/
+      .hydra/                        what was composed
+      train/                         the trainer's output directory
+      train.stdout  train.stderr     what it printed
+      facts.json    report.json      what was observed, and the verdict
+    """
+
+    root: Path
+    """Absolute."""
+
+    @property
+    def hydra_dir(self) -> Path:
+        """What was composed, in the three files that Hydra users know."""
+        return self.root / ".hydra"
+
+    @property
+    def train_dir(self) -> Path:
+        """The trainer's output directory."""
+        return self.root / "train"
+
+    @property
+    def stdout_path(self) -> Path:
+        """What the training command printed."""
+        return self.root / "train.stdout"
+
+    @property
+    def stderr_path(self) -> Path:
+        """What the training command said besides."""
+        return self.root / "train.stderr"
+
+    @property
+    def facts_path(self) -> Path:
+        """Everything that was observed."""
+        return self.root / "facts.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The verdict, for machines."""
+        return self.root / "report.json"
+
+    def create(self) -> float:
+        """Makes the folders of a run that has not begun.
+
+        Returns:
+            The time at which the output directory was made, by the clock of its file system (seconds since the epoch):
+            a file that is older was not written by this run.
+
+        Raises:
+            RunDirError: The folder holds anything already, or cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if any(self.root.iterdir()):
+                raise RunDirError(
+                    f"{self.root}: this folder is not empty, and a run never starts in a folder that may hold "
+                    "another; choose another hydra.run.dir or leave it out"
+                )
+            self.train_dir.mkdir()
+            return self.train_dir.stat().st_mtime
+        except OSError as error:
+            raise RunDirError(
+                f"{self.root}: cannot write the run's folder ({error.strerror}); choose another hydra.run.dir"
+            ) from error
+
+    def discard_if_empty(self) -> None:
+        """Removes the folder, and the one that collects such runs, where nothing has been put into them."""
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
+            self.root.parent.rmdir()

@@ -1,0 +1,174 @@
+"""The spec: what one validation runs and what it demands. A composed config comes in, a checked `Spec` goes out.
+
+The dataclasses are the schema that Hydra composes against (unknown keys and wrong types fail there); rules that need
+more than one field, or more than a type, live in the `__post_init__` methods and raise `SpecError` naming the key.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from omegaconf import MISSING
+
+from fgvalidate.errors import SpecError
+
+SAVE_STRATEGIES = ("no", "steps", "epoch")
+KEEP = ("all", "failed", "none")
+
+
+def _require(holds: bool, key: str, value: object, rule: str) -> None:
+    if not holds:
+        raise SpecError(f"{key}: {rule}, not {value!r}")
+
+
+@dataclass(kw_only=True)
+class Loss:
+    """Bounds on the training loss, in nats per token. A bound of None is not checked."""
+
+    final_max: float | None = None
+    """Highest allowed loss in the last training record."""
+    final_min: float | None = None
+    """Lowest expected loss in the last training record (a sanity check)."""
+    drop_min: float | None = None
+    """Share of the first recorded loss, up to 1, that must be gone by the last record."""
+    no_nan: bool = True
+    """Whether any non-finite training loss fails the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("final_max", "final_min", "drop_min"):
+            bound = getattr(self, name)
+            _require(bound is None or math.isfinite(bound), f"loss.{name}", bound, "must be a finite number or null")
+        if self.drop_min is not None:
+            _require(self.drop_min <= 1, "loss.drop_min", self.drop_min, "is a share of the first loss, at most 1")
+        if self.final_min is not None and self.final_max is not None:
+            rule = f"must not exceed loss.final_max ({self.final_max})"
+            _require(self.final_min <= self.final_max, "loss.final_min", self.final_min, rule)
+
+
+@dataclass(kw_only=True)
+class Stderr:
+    """Plain substrings looked for in the training command's stderr."""
+
+    forbidden_patterns: list[str] = field(default_factory=list)
+    """Any of these fails the run."""
+    warn_patterns: list[str] = field(default_factory=list)
+    """Any of these is reported as a warning."""
+
+    def __post_init__(self) -> None:
+        for name in ("forbidden_patterns", "warn_patterns"):
+            for pattern in getattr(self, name):
+                _require(pattern != "", f"stderr.{name}", pattern, "a pattern must not be empty (it is in every text)")
+
+
+@dataclass(kw_only=True)
+class Backend:
+    """How a trainer is started and what it leaves."""
+
+    name: str = MISSING
+    """Names this backend, in reports and as a key of `bounds`."""
+    root: str | None = None
+    """Folder that `project_dir` is relative to, and the command's working directory."""
+    program: str | None = None
+    """Executable: a path, or a name looked up beside `python`, on PATH, then beside our own Python. None: `python`."""
+    python: str | None = None
+    """The Python whose environment the trainer lives in. None: the one that the program brings along."""
+    arguments: list[str] = field(default_factory=list)
+    """Put between the program and the flags; `{project}`, `{config}` and `{output_dir}` are filled in."""
+    cpu_arguments: list[str] = field(default_factory=list)
+    """Appended when no GPU is used."""
+    env: dict[str, str | None] = field(default_factory=dict)
+    """Environment variables set for the trainer; null removes one."""
+    cpu_ok: bool = False
+    """Whether a spec that asks for one GPU may run without any."""
+    config_files: list[str] = field(default_factory=list)
+    """Patterns below the project, with `{config}`; one must match a file before anything starts. []: not looked for."""
+    log: str = MISSING
+    """Pattern of the training log below the output directory; its last part is looked for deeper down as well."""
+    checkpoints: list[str] = field(default_factory=list)
+    """Folders below the output directory that hold saved weights (what `keep` keeps or removes)."""
+
+    def __post_init__(self) -> None:
+        for folder in self.checkpoints:
+            path = PurePosixPath(folder)
+            inside = path.parts and not path.is_absolute() and ".." not in path.parts
+            _require(bool(inside), "backend.checkpoints", folder, "must be a folder below the output directory")
+
+
+@dataclass(kw_only=True)
+class Spec:
+    """One validation: the training command, and what must hold after it."""
+
+    test_id: str = MISSING
+    """Unique name; also the name of the folder that collects its runs."""
+    project_dir: str = MISSING
+    """The project, relative to the backend's root."""
+    config: str = MISSING
+    """The project's config, as the trainer names it."""
+    max_steps: int | None = None
+    """Optimizer steps; when set it wins over `dynamic_args.max_steps`."""
+    dynamic_args: dict[str, Any] = field(default_factory=dict)
+    """Flags of the training command: `max_steps: 200` becomes `--max-steps 200`, true the bare flag, false nothing."""
+    loss: Loss = field(default_factory=Loss)
+    stderr: Stderr = field(default_factory=Stderr)
+    expected_files: list[str] = field(default_factory=lambda: ["trainer_logs.json"])
+    """Files (or shell patterns) that must exist in the run directory, beside the training log."""
+    min_steps_logged: int = 1
+    """Fewest training records that the log must hold."""
+    gpu_requirement: int = 1
+    """GPUs that the run takes; with fewer available it is skipped. 0: none, and none is shown to it."""
+    timeout: int = 300
+    """Seconds that the training command may take."""
+    markers: list[str] = field(default_factory=lambda: ["integration"])
+    """Names by which suites select specs."""
+    inference: Any = None
+    """The inference stage; None: training only."""
+    backend: Backend = field(default_factory=Backend)
+    bounds: dict[str, Any] = field(default_factory=dict)
+    """Values by backend name, for interpolations such as `${oc.select:bounds.${backend.name},null}`."""
+    checks: dict[str, Any] = field(default_factory=dict)
+    """Checks by name: OmegaConf expressions that resolve to a verdict. null disables an inherited one."""
+    keep: str = "failed"
+    """Whose checkpoints stay: all, failed or none. Logs and reports always stay."""
+
+    def __post_init__(self) -> None:
+        # An empty test_id or one with a slash would put the run's folder somewhere else.
+        clean = self.test_id not in {"", ".", ".."} and self.test_id == PurePosixPath(self.test_id).name
+        _require(clean and self.test_id.isprintable(), "test_id", self.test_id, "must be usable as a folder's name")
+        for name in ("project_dir", "config"):
+            _require(getattr(self, name).strip() != "", name, getattr(self, name), "must not be empty")
+        _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
+        _require(self.min_steps_logged >= 0, "min_steps_logged", self.min_steps_logged, "must be 0 or more")
+        _require(self.gpu_requirement >= 0, "gpu_requirement", self.gpu_requirement, "must be 0 or more")
+        _require(self.timeout > 0, "timeout", self.timeout, "must be a positive number of seconds")
+        _require(self.keep in KEEP, "keep", self.keep, f"must be one of {', '.join(KEEP)}")
+        for name in self.expected_files:
+            inside = name != "" and not PurePosixPath(name).is_absolute()
+            _require(inside, "expected_files", name, "must be a path relative to the run directory")
+        if self.inference is not None:
+            raise SpecError(
+                f"inference: there is no inference stage (inference=none is the only option), so {self.inference!r} "
+                "would go unchecked; remove it"
+            )
+        self._check_dynamic_args()
+
+    def _check_dynamic_args(self) -> None:
+        for name, value in self.dynamic_args.items():
+            key = f"dynamic_args.{name}"
+            scalar = value is None or isinstance(value, str | int | float)
+            _require(scalar, key, value, "must be one text, number or boolean")
+        save_strategy = self.dynamic_args.get("save_strategy")
+        key = "dynamic_args.save_strategy"
+        if isinstance(save_strategy, bool):
+            word = "no" if not save_strategy else "steps"
+            raise SpecError(f'{key}: YAML reads a bare yes or no as a boolean ({save_strategy}); quote it: "{word}"')
+        valid = save_strategy is None or save_strategy in SAVE_STRATEGIES
+        _require(valid, key, save_strategy, f"must be one of {', '.join(SAVE_STRATEGIES)}")
+        steps = self.dynamic_args.get("max_steps")
+        whole = steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1)
+        _require(whole, "dynamic_args.max_steps", steps, "must be a whole number of at least 1")
+
+    @property
+    def requested_steps(self) -> int | None:
+        """Optimizer steps asked of the trainer; None: whatever the project's config says."""
+        return self.max_steps if self.max_steps is not None else self.dynamic_args.get("max_steps")
