@@ -1,0 +1,66 @@
+"""Composition: what Hydra needs to know of us before it composes, and the checked spec after it has."""
+
+import sys
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from fgvalidate.checks import preview_checks
+from fgvalidate.errors import SpecError
+from fgvalidate.operators import register_resolvers
+from fgvalidate.spec import Spec
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+def find_config_dir() -> Path:
+    """Returns the folder of the config groups: inside an installed package, else beside the package in its checkout."""
+    packaged = PACKAGE_DIR / "conf"
+    return packaged if packaged.is_dir() else PACKAGE_DIR.parent / "conf"
+
+
+def resolve_package_dir(relative: str) -> str:
+    """The `package_dir` resolver: a folder relative to the package's, absolute."""
+    return str((PACKAGE_DIR / relative).resolve())
+
+
+def resolve_own_python() -> str:
+    """The `own_python` resolver: the Python that runs us."""
+    return sys.executable
+
+
+def register_schema() -> None:
+    """Makes the spec's schema known to Hydra and the resolvers to OmegaConf; calling it again changes nothing."""
+    ConfigStore.instance().store(name="schema", node=Spec)
+    OmegaConf.register_new_resolver("package_dir", resolve_package_dir, replace=True)
+    OmegaConf.register_new_resolver("own_python", resolve_own_python, replace=True)
+    register_resolvers()
+
+
+def list_options(group: str, config_dir: Path | None = None) -> list[str]:
+    """Lists the options of a config group, by name."""
+    return sorted(path.stem for path in ((config_dir or find_config_dir()) / group).glob("*.yaml"))
+
+
+def load_spec(cfg: DictConfig) -> Spec:
+    """Turns a composed config into a spec that holds.
+
+    Raises:
+        SpecError: A required field is missing, a rule is broken, or a check cannot be evaluated.
+        OmegaConfBaseException: A key or a type that a plus on the command line smuggled past the schema.
+    """
+    raw = OmegaConf.to_container(cfg)
+    assert isinstance(raw, dict)
+    # Expressions over facts have no value yet; they are looked at last, when their bounds are known to be good.
+    raw["checks"] = {}
+    # A key that came with a plus was added past the schema: merge once more, into the schema alone.
+    merged = OmegaConf.merge(OmegaConf.structured(Spec), raw)
+    assert isinstance(merged, DictConfig)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise SpecError(f"{missing[0]}: this required field is missing; set it in the spec or as {missing[0]}=VALUE")
+    spec = OmegaConf.to_object(merged)
+    assert isinstance(spec, Spec)
+    spec.checks = dict(preview_checks(cfg.checks))
+    return spec

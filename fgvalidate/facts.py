@@ -1,0 +1,190 @@
+"""Facts: everything that was observed of a run, nothing judged. Flat dotted names, JSON round trip.
+
+The catalogue below names every fact there can be (and `log.<key>` for whatever the trainer logs), so that a misspelt
+name in a check is a spec error before anything starts. A fact that could not be observed is absent, with a note that
+says why; one that has no meaning for this run is not applicable, with a reason.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fgvalidate.errors import SpecError, suggest
+
+LOG_PREFIX = "log."
+SCHEMA_VERSION = 1
+
+CATALOGUE: dict[str, str] = {
+    "train.argv": "the training command, as a list",
+    "train.returncode": "its exit code; negative: killed by that signal",
+    "train.timed_out": "whether it was ended because `timeout` had passed",
+    "train.started_at": "when it started, seconds since the epoch",
+    "train.duration_s": "how long it ran, seconds",
+    "train.cleanup_s": "from its end until its process tree was gone, seconds",
+    "train.peak_memory_bytes": "peak of its process tree's resident memory (the sum over processes, sampled), bytes",
+    "train.orphans": "processes that outlived it and had to be ended, as `pid command line`",
+    "train.survivors": "processes that could not be ended, as `pid command line`",
+    "train.finished": "whether the log holds the final record that is written only when training completes",
+    "train.global_step": "optimizer steps done: the final record's, else the last record's",
+    "train.max_steps": "optimizer steps asked for",
+    "train.epoch": "passes over the data done, fractional: the last record's",
+    "train.epoch_ended": "whether training finished exactly at the end of an epoch",
+    "train.num_steps_logged": "training records in the log",
+    "training_log.path": "the training log that was read",
+    "training_log.state": "complete, truncated, corrupt, empty, stale (an earlier run's) or missing",
+    "training_log.num_records": "records of any kind that could be read",
+    "loss.first": "loss in the first training record, nats per token",
+    "loss.final": "loss in the last training record, nats per token",
+    "loss.min": "lowest finite training loss, nats per token",
+    "loss.max": "highest finite training loss, nats per token",
+    "loss.drop": "share of the first recorded loss that is gone by the last: (first - final) / first",
+    "loss.num_nonfinite": "training records whose loss is NaN or infinite",
+    "loss.nonfinite_steps": "global steps of the first ten of them",
+    "eval_loss.final": "loss in the last evaluation record, nats per token",
+    "stderr.findings": "by pattern looked for: line number and line of its first occurrence, or null",
+    "stderr.num_bytes": "size of the training command's stderr, bytes",
+    "files.run_directory": "the folder of the training log, where expected files are looked for",
+    "files.found": "by expected file: whether it exists",
+    "repo.created_files": "files created or changed in the project's git checkout (bytecode and outputs/ apart)",
+    "gpu.num_available": "GPUs on this machine that CUDA_VISIBLE_DEVICES lets us use",
+    "gpu.num_used": "GPUs given to the run",
+}
+
+
+class UnknownFactError(SpecError):
+    """A check names a fact that no run can have."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for a known fact that this run does not have; `skip` says whether its checks are skipped or in error."""
+
+    name: str
+    reason: str
+    skip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What was observed of one run."""
+
+    values: Mapping[str, Any]
+    """By fact name: numbers, texts, booleans, lists and mappings of them; never None at the top."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """By fact name: where a value stands, or why there is none."""
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
+    """By fact name: why the fact has no meaning for this run; its checks are skipped."""
+
+    def get(self, name: str) -> Any:
+        """Returns the fact's value, or an `Absent` that says why there is none."""
+        if name in self.values:
+            return self.values[name]
+        if name in self.not_applicable:
+            return Absent(name, self.not_applicable[name], skip=True)
+        reason = self.notes.get(name, "")
+        if not reason and name.startswith(LOG_PREFIX):
+            logged = sorted(key for key in self.values if key.startswith(LOG_PREFIX))
+            reason = f"the trainer logged {', '.join(logged)}" if logged else "the trainer logged nothing"
+        return Absent(name, reason)
+
+    def write(self, path: Path) -> None:
+        """Writes strict JSON; see `to_json`."""
+        document = {
+            "schema": SCHEMA_VERSION,
+            "values": to_json(dict(self.values)),
+            "notes": dict(self.notes),
+            "not_applicable": dict(self.not_applicable),
+        }
+        path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Facts":
+        """Reads what `write` wrote.
+
+        Raises:
+            SpecError: The file is not one of ours.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["schema"] != SCHEMA_VERSION:
+                raise SpecError(f"{path}: schema {document['schema']}, this version reads schema {SCHEMA_VERSION}")
+            return cls(
+                values=from_json(document["values"]),
+                notes=document["notes"],
+                not_applicable=document["not_applicable"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SpecError(f"{path}: not a facts.json that can be read ({error})") from error
+
+
+def to_json(value: Any) -> Any:
+    """Returns the value for strict JSON: a non-finite float becomes `{"float": "nan"}` (or "inf", "-inf")."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`."""
+    if isinstance(value, dict):
+        if set(value) == {"float"}:
+            return float(value["float"])
+        return {key: from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    return value
+
+
+def check_fact_name(name: str) -> None:
+    """Raises UnknownFactError unless the catalogue holds the name."""
+    known = name in CATALOGUE or (name.startswith(LOG_PREFIX) and len(name) > len(LOG_PREFIX))
+    if not known:
+        raise UnknownFactError(f"no such fact: '{name}'.{suggest(name, list(CATALOGUE))}")
+
+
+@dataclass
+class _Binding:
+    facts: Facts
+    read: list[str]
+
+
+_binding: ContextVar[_Binding | None] = ContextVar("fgvalidate_facts", default=None)
+
+
+@contextmanager
+def bind_facts(facts: Facts) -> Iterator[list[str]]:
+    """While it is open, `${fact:...}` reads these facts; yields the list that collects the names read."""
+    binding = _Binding(facts, [])
+    token = _binding.set(binding)
+    try:
+        yield binding.read
+    finally:
+        _binding.reset(token)
+
+
+def facts_are_bound() -> bool:
+    """Whether checks are evaluated on facts now; otherwise they only show what they would check."""
+    return _binding.get() is not None
+
+
+def resolve_fact(name: str) -> Any:
+    """The `fact` resolver: the fact's value, an `Absent`, or the text `<fact:NAME>` while no facts are bound.
+
+    Raises:
+        UnknownFactError: The catalogue has no such fact.
+    """
+    check_fact_name(name)
+    binding = _binding.get()
+    if binding is None:
+        return f"<fact:{name}>"
+    binding.read.append(name)
+    return binding.facts.get(name)

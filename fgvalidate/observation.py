@@ -1,0 +1,174 @@
+"""From what was observed to facts: a process result, a training log, findings and files come in, `Facts` go out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvalidate.facts import LOG_PREFIX, Facts
+from fgvalidate.process import ProcessResult
+from fgvalidate.text_search import Finding
+from fgvalidate.training_log import TrainingLog
+
+NUM_NONFINITE_STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """Everything that the training stage left."""
+
+    process: ProcessResult
+    timeout: int
+    """Seconds that it was allowed."""
+    log: TrainingLog
+    requested_steps: int | None
+    """Steps asked for; None: none were."""
+    findings: Mapping[str, Finding | None]
+    """By pattern looked for in stderr."""
+    stderr_bytes: int
+    files: Mapping[str, bool]
+    """By expected file: whether it exists."""
+    created_files: frozenset[str] | None
+    """What the run added to the project's checkout; None: it is in no checkout that git can read."""
+    num_gpus_available: int
+    num_gpus_used: int
+
+
+def collect_facts(seen: Observation) -> Facts:
+    """Derives all facts of a run from what was observed of it."""
+    values: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    _add_process(seen, values, notes)
+    _add_log(seen, values, notes)
+    _add_losses(seen.log, values, notes)
+    values["stderr.findings"] = {name: found and asdict(found) for name, found in seen.findings.items()}
+    values["stderr.num_bytes"] = seen.stderr_bytes
+    values["files.found"] = dict(seen.files)
+    values["gpu.num_available"] = seen.num_gpus_available
+    values["gpu.num_used"] = seen.num_gpus_used
+    not_applicable = {}
+    if seen.created_files is None:
+        not_applicable["repo.created_files"] = "the project is in no git checkout"
+    else:
+        values["repo.created_files"] = sorted(seen.created_files)
+    known = {name: value for name, value in values.items() if value is not None}
+    return Facts(values=known, notes=notes, not_applicable=not_applicable)
+
+
+def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
+    process = seen.process
+    values |= {
+        "train.argv": list(process.argv),
+        "train.returncode": process.returncode,
+        "train.timed_out": process.timed_out,
+        "train.started_at": process.started_at,
+        "train.duration_s": process.duration_s,
+        "train.cleanup_s": process.cleanup_s,
+        "train.peak_memory_bytes": process.peak_memory_bytes,
+        "train.orphans": list(process.orphans),
+        "train.survivors": list(process.survivors),
+    }
+    if process.timed_out:
+        notes["train.timed_out"] = f"still running after {seen.timeout} s, and ended"
+    elif process.returncode is None:
+        notes["train.returncode"] = "the process that watched it was killed, and it was ended unseen"
+    elif process.returncode < 0:
+        notes["train.returncode"] = f"killed by signal {-process.returncode}"
+    if process.orphans:
+        notes["train.finished"] = f"{len(process.orphans)} worker processes were left behind and had to be ended"
+
+
+def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
+    log = seen.log
+    finished = log.final is not None
+    values |= {
+        "train.finished": finished,
+        "train.global_step": log.global_step,
+        "train.max_steps": seen.requested_steps,
+        "train.epoch": log.epoch,
+        "train.epoch_ended": _is_epoch_ended(log) if finished else None,
+        "train.num_steps_logged": len(log.losses),
+        "training_log.path": log.path and str(log.path),
+        "training_log.state": log.state,
+        "training_log.num_records": log.num_records,
+        "files.run_directory": log.path and str(log.path.parent),
+        **{f"{LOG_PREFIX}{key}": value for key, value in log.last_values.items() if _is_scalar(value)},
+    }
+    if log.reason:
+        notes["training_log.state"] = log.reason
+    if not finished:
+        where = log.reason or f"it ends with record {log.num_records}, and training was not completed"
+        orphans = notes.get("train.finished")
+        notes["train.finished"] = f"the log has no final record: {where}" + (f"; {orphans}" if orphans else "")
+    else:
+        notes.pop("train.finished", None)
+    if not log.losses:
+        notes["train.num_steps_logged"] = _explain_no_steps(seen)
+    if log.global_step is None:
+        notes["train.global_step"] = log.reason or "no record says how many steps were done"
+    elif not finished:
+        notes["train.global_step"] = "the last step logged before training broke off"
+
+
+def _explain_no_steps(seen: Observation) -> str:
+    log = seen.log
+    if log.final is None:
+        return log.reason or "the log holds no training record"
+    steps = seen.requested_steps or log.global_step
+    return (
+        f"training finished without logging a step: its logging_steps is above {steps} steps; "
+        f"ask for more, max_steps at least logging_steps"
+    )
+
+
+def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str]) -> None:
+    nonfinite = [index for index, loss in enumerate(log.losses) if not math.isfinite(loss)]
+    finite = [loss for loss in log.losses if math.isfinite(loss)] if nonfinite else log.losses
+    values["eval_loss.final"] = log.last_eval_loss
+    if not log.losses:
+        for name in ("loss.final", "loss.first", "loss.drop", "loss.num_nonfinite"):
+            notes[name] = log.reason or "the log holds no training record"
+        return
+    values |= {
+        "loss.first": log.losses[0],
+        "loss.final": log.losses[-1],
+        "loss.min": min(finite, default=None),
+        "loss.max": max(finite, default=None),
+        "loss.num_nonfinite": len(nonfinite),
+        "loss.nonfinite_steps": [log.steps[index] for index in nonfinite[:NUM_NONFINITE_STEPS]],
+    }
+    if nonfinite:
+        first = nonfinite[0]
+        notes["loss.num_nonfinite"] = f"the first is {log.losses[first]} at step {log.steps[first]}"
+    if len(log.losses) < 2:
+        notes["loss.drop"] = "only one training record, so there is no first loss to compare the last with"
+    elif log.losses[0] == 0:
+        notes["loss.drop"] = "the first recorded loss is 0"
+    else:
+        values["loss.drop"] = (log.losses[0] - log.losses[-1]) / log.losses[0]
+        notes["loss.drop"] = f"from {log.losses[0]:.4g} at step {log.steps[0]} to {log.losses[-1]:.4g} at the last"
+
+
+def _is_epoch_ended(log: TrainingLog) -> bool:
+    """Whether the last step is the one nearest to the end of an epoch."""
+    epoch, step = log.epoch, log.global_step
+    if epoch is None or not math.isfinite(epoch) or not step or round(epoch) < 1:
+        return False
+    return abs(epoch - round(epoch)) < 0.5 * epoch / step
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def look_for_files(run_directory: Path | None, names: list[str]) -> dict[str, bool]:
+    """Looks for files beside the training log; a name may be a shell pattern.
+
+    Args:
+        run_directory: The log's folder; None: there is no log, and nothing is found.
+        names: Paths or patterns relative to it.
+    """
+    if run_directory is None:
+        return dict.fromkeys(names, False)
+    return {name: (run_directory / name).exists() or any(run_directory.glob(name)) for name in names}

@@ -1,0 +1,149 @@
+"""The report of one run: verdicts and facts come in; a table, a JSON document and an exit code go out."""
+
+import contextlib
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fgvalidate.checks import Verdict
+from fgvalidate.facts import to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+Outcome = Literal["passed", "failed", "skipped", "invalid"]
+
+SCHEMA_VERSION = 1
+STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
+OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "invalid": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What one run ended with."""
+
+    test_id: str
+    outcome: Outcome
+    """passed; failed: a check is red; skipped: not run, see reason; invalid: could not be validated, see reason."""
+    reason: str
+    """One line: the first cause of a failure, why it was skipped, or what is wrong with the spec; "" when it passed."""
+    command: str
+    """What to type to repeat the run."""
+    verdicts: tuple[Verdict, ...] = ()
+    advice: tuple[str, ...] = ()
+    """What to do next, a line each."""
+    stderr_tail: tuple[str, ...] = ()
+    """The last lines of the trainer's stderr, on failure."""
+    run_dir: Path | None = None
+    """The run's folder; None when nothing was run."""
+    duration_s: float = 0.0
+    """The whole run's, wall time."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """The composed spec, resolved."""
+
+    def write(self, path: Path) -> None:
+        """Writes the report as strict JSON (`docs/report.md` names its keys)."""
+        document = {
+            "schema": SCHEMA_VERSION,
+            "test_id": self.test_id,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "command": self.command,
+            "checks": [to_json(asdict(verdict)) for verdict in self.verdicts],
+            "advice": list(self.advice),
+            "stderr_tail": list(self.stderr_tail),
+            "run_dir": str(self.run_dir),
+            "duration_s": round(self.duration_s, 3),
+            "versions": read_versions(),
+            "spec": to_json(self.spec),
+        }
+        path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_versions() -> dict[str, str]:
+    """Returns the versions of what judged the run (the trainer's environment may be another)."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow to import
+
+    versions = {"python": platform.python_version()}
+    for name in ("fgvalidate", "hydra-core", "omegaconf"):
+        with contextlib.suppress(PackageNotFoundError):  # it may run from a checkout that is not installed
+            versions[name] = version(name)
+    return versions
+
+
+def choose_exit_code(outcomes: Iterable[Outcome]) -> int:
+    """Ranks the outcomes of one run or many.
+
+    Returns:
+        1 when any failed, else 2 when any could not be validated, else 0 when any passed, else 3.
+    """
+    seen = set(outcomes)
+    ranking: list[tuple[Outcome, int]] = [("failed", 1), ("invalid", 2), ("passed", 0)]
+    return next((code for outcome, code in ranking if outcome in seen), 3)
+
+
+def show_value(value: Any) -> str:
+    """Returns an observed value as a reader wants it: numbers to five digits, long collections by their length."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(show_value(item) for item in value[:3]) + (", ..." if len(value) > 3 else "") or "none"
+    return str(value)
+
+
+def escape_controls(text: str) -> str:
+    """Makes control characters visible: what a trainer prints must not move the reader's cursor."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def _text(content: str, style: str = "") -> "Text":
+    from rich.text import Text  # noqa: PLC0415 - rich is imported when something is printed
+
+    return Text(escape_controls(content), style=style)
+
+
+def print_report(report: Report, console: "Console") -> None:
+    """Prints the report for a reader: the checks, the verdict, then where to look and what to do next."""
+    if report.verdicts:
+        _print_checks(report, console)
+    if report.stderr_tail:
+        console.print(_text("The last lines of stderr:", "bold"))
+        for line in report.stderr_tail:
+            console.print(_text(f"  {line}", "dim"), soft_wrap=True)
+    for line in report.advice:
+        console.print(_text(line), soft_wrap=True)
+    if report.run_dir is not None:
+        console.print(_text(f"Files   {report.run_dir}"), soft_wrap=True)
+    console.print(_text(f"Repeat  {report.command}"), soft_wrap=True)
+    reason = f": {report.reason}" if report.reason else ""
+    took = f" in {report.duration_s:.1f} s" if report.verdicts else ""
+    verdict = f"{report.outcome.upper()} {report.test_id}{took}{reason}"
+    console.print(_text(verdict, OUTCOME_STYLES[report.outcome]), soft_wrap=True)
+
+
+def _print_checks(report: Report, console: "Console") -> None:
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("check", "status", "actual", "expected", "why"):
+        table.add_column(heading, overflow="fold")
+    for verdict in report.verdicts:
+        is_skipped = verdict.status == "skipped"
+        table.add_row(
+            _text(verdict.name),
+            _text(verdict.status, STYLES[verdict.status]),
+            _text("-" if is_skipped else show_value(verdict.actual)),
+            _text("-" if is_skipped else verdict.expected),
+            _text("" if verdict.status == "passed" else verdict.message),
+        )
+    console.print(table)

@@ -1,0 +1,155 @@
+"""One validation, from a checked spec to a report."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fgvalidate.checkout import find_checkout, list_changed_files
+from fgvalidate.checks import Verdict, judge
+from fgvalidate.command import Command
+from fgvalidate.facts import Facts
+from fgvalidate.observation import Observation, collect_facts, look_for_files
+from fgvalidate.process import ProcessResult, run_process
+from fgvalidate.report import Outcome, Report, show_value
+from fgvalidate.run_dir import RunDir
+from fgvalidate.spec import Spec
+from fgvalidate.text_search import read_tail, search_text
+from fgvalidate.training_log import find_training_log
+
+NUM_TAIL_LINES = 20
+SUGGESTED_HEADROOM = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A validation that is ready to start: everything was looked up, nothing was run."""
+
+    spec: Spec
+    checks: DictConfig
+    """The check expressions, inside the composed config that their bounds refer to."""
+    notes: Mapping[str, str]
+    """By fact name: what to say in a verdict on that fact that is not green."""
+    project: Path
+    command: Command
+    run_dir: RunDir
+    written_after: float
+    """When the run's folder was made, by the clock of its file system, seconds since the epoch."""
+    num_gpus_available: int
+    num_gpus_used: int
+    repeat: str
+    """What to type to repeat the run."""
+
+
+def validate(plan: Plan, on_tick: Callable[[float], None]) -> Report:
+    """Runs the training command, observes what it left, judges every check, and reports.
+
+    Args:
+        plan: What to do.
+        on_tick: Called about twice a second while the command runs, with the seconds since it began.
+    """
+    began = time.monotonic()
+    facts = train_and_observe(plan, on_tick)
+    facts.write(plan.run_dir.facts_path)
+    verdicts = judge(plan.checks, facts, plan.notes)
+    report = conclude(plan, facts, verdicts, duration_s=time.monotonic() - began)
+    report.write(plan.run_dir.report_path)
+    remove_checkpoints(plan, report.outcome)
+    return report
+
+
+def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
+    """Runs the training command and collects the facts of it."""
+    checkout = find_checkout(plan.project)
+    apart = (plan.run_dir.root, Path.cwd() / "outputs")
+    files_before = list_changed_files(checkout, apart=apart) if checkout else None
+    process = train(plan, on_tick)
+    files_after = list_changed_files(checkout, apart=apart) if checkout else None
+    return observe(plan, process, None if files_before is None or files_after is None else files_after - files_before)
+
+
+def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
+    """Runs the training command to its end, or to the spec's timeout."""
+    return run_process(
+        plan.command.argv,
+        cwd=plan.command.cwd,
+        env=plan.command.env,
+        stdout=plan.run_dir.stdout_path,
+        stderr=plan.run_dir.stderr_path,
+        timeout_s=plan.spec.timeout,
+        on_tick=on_tick,
+    )
+
+
+def observe(plan: Plan, process: ProcessResult, created_files: frozenset[str] | None) -> Facts:
+    """Looks at everything that the training command left."""
+    spec, run_dir = plan.spec, plan.run_dir
+    log = find_training_log(
+        run_dir.train_dir, spec.backend.log, written_after=plan.written_after, started_at=process.started_at
+    )
+    log_folder = log.path.parent if log.path is not None and log.state != "stale" else None
+    patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
+    return collect_facts(
+        Observation(
+            process=process,
+            timeout=spec.timeout,
+            log=log,
+            requested_steps=spec.requested_steps,
+            findings=search_text(run_dir.stderr_path, patterns),
+            stderr_bytes=run_dir.stderr_path.stat().st_size,
+            files=look_for_files(log_folder, spec.expected_files),
+            created_files=created_files,
+            num_gpus_available=plan.num_gpus_available,
+            num_gpus_used=plan.num_gpus_used,
+        )
+    )
+
+
+def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
+    """Sums the verdicts up: green when at least one check passed and none is red."""
+    red = [verdict for verdict in verdicts if verdict.is_red]
+    judged = any(verdict.status == "passed" for verdict in verdicts)
+    outcome: Outcome = "passed" if judged and not red else "failed"
+    reason = explain(red) if red else "" if judged else "no check could be judged"
+    return Report(
+        test_id=plan.spec.test_id,
+        outcome=outcome,
+        reason=reason,
+        command=plan.repeat,
+        verdicts=tuple(verdicts),
+        advice=tuple(advise(plan.spec, facts)),
+        stderr_tail=tuple(read_tail(plan.run_dir.stderr_path, num_lines=NUM_TAIL_LINES)) if red else (),
+        run_dir=plan.run_dir.root,
+        duration_s=duration_s,
+        spec=asdict(plan.spec),
+    )
+
+
+def explain(red: list[Verdict]) -> str:
+    """Returns the first cause, and what else is red: checks are declared in the order of cause and effect."""
+    first, *others = red
+    why = f" ({first.message})" if first.message else ""
+    also = f"; also red: {', '.join(verdict.name for verdict in others)}" if others else ""
+    return f"{first.name} is {show_value(first.actual)}, expected {first.expected}{why}{also}"
+
+
+def advise(spec: Spec, facts: Facts) -> list[str]:
+    """Suggests a bound where the spec has none on the loss."""
+    loss = facts.values.get("loss.final")
+    unbounded = spec.loss.final_max is None and spec.loss.final_min is None and spec.loss.drop_min is None
+    if not unbounded or loss is None or not loss > 0:
+        return []
+    bound = loss * SUGGESTED_HEADROOM
+    return [f"No loss bound is set. This run ended at {loss:.4g}; with 25 % of headroom: loss.final_max={bound:.3g}"]
+
+
+def remove_checkpoints(plan: Plan, outcome: Outcome) -> None:
+    """Removes the saved weights unless the spec keeps them; logs and reports stay."""
+    keep = plan.spec.keep
+    if keep == "all" or (keep == "failed" and outcome != "passed"):
+        return
+    for name in plan.spec.backend.checkpoints:
+        shutil.rmtree(plan.run_dir.train_dir / name, ignore_errors=True)

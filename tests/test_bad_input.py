@@ -1,0 +1,223 @@
+"""Bad input through the real command line: one readable line, exit code 2, nothing started, nothing lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SPECS = "There are: tiny_experiment, tiny_llama"
+
+
+def run(tmp_path: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "FORGATHER_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "fgvalidate", *arguments],
+        cwd=tmp_path,
+        env={**clean, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+COMMAND_LINES: list[tuple[list[str], str]] = [
+    ([], "no spec is chosen: say +spec=NAME, one of tiny_experiment, tiny_llama"),
+    (["spec=tiny_llama"], "command line: spec=tiny_llama: a spec is added with a plus: +spec=tiny_llama"),
+    (
+        ["+spec=tiny_llama", "+spec=tiny_experiment"],
+        "command line: +spec=tiny_llama +spec=tiny_experiment: choose one spec, or run several with -m +spec=A,B",
+    ),
+    (["+spec="], f"spec=: the name is missing. {SPECS}"),
+    (["+spec=null"], "command line: +spec=null: options are chosen by name; spec has: tiny_experiment, tiny_llama"),
+    (["+spec=inf"], "command line: +spec=inf: options are chosen by name; spec has: tiny_experiment, tiny_llama"),
+    (["+spec=tiny_lama"], f"spec=tiny_lama: there is no such spec. Did you mean 'tiny_llama'? {SPECS}"),
+    (["+spec=../x"], f"spec=../x: there is no such spec. {SPECS}"),
+    (["tier=smok"], "tier=smok: there is no such tier. Did you mean 'smoke'? There are: full, smoke, standard"),
+    (["project=x"], "project=x: there is no such project. There are: tiny_experiment, tiny_llama"),
+    (
+        ["backend=forgathr"],
+        "backend=forgathr: there is no such backend. Did you mean 'forgather'? There are: builtin, forgather",
+    ),
+    (["-m", "--cfg", "job"], "command line: -m runs, --cfg and --info only show; leave one of them out"),
+    (["loss.finl_max=1"], "command line: loss.finl_max: no such key. Did you mean 'final_max'?"),
+    (["+loss.finl_max=1"], "command line: loss.finl_max: no such key. Did you mean 'final_max'?"),
+    (["+typo=1"], "command line: typo: no such key. There are: test_id, "),
+    (["loss.final_max=abc"], "command line: loss.final_max: must be a number, not 'abc' (a str)"),
+    (["loss.final_max=[1,2]"], "command line: loss.final_max: must be a number, not '[1, 2]' (a list)"),
+    (["loss.final_max=nan"], "command line: loss.final_max: must be a finite number or null, not nan"),
+    (["loss.final_min=9"], "command line: loss.final_min: must not exceed loss.final_max (4.0), not 9.0"),
+    (["loss.drop_min=35"], "command line: loss.drop_min: is a share of the first loss, at most 1, not 35.0"),
+    (["loss=null"], "command line: loss: must have a value, not null"),
+    (["timeout=-3"], "command line: timeout: must be a positive number of seconds, not -3"),
+    (["timeout=3.5"], "command line: timeout: must be a whole number, not '3.5' (a float)"),
+    (["max_steps=[1]"], "command line: max_steps: must be a whole number, not '[1]' (a list)"),
+    (["max_steps=0"], "command line: max_steps: must be at least 1, not 0"),
+    (["dynamic_args.max_steps=many"], "command line: dynamic_args.max_steps: must be a whole number of at least 1"),
+    (["dynamic_args.max_steps=[1]"], "command line: dynamic_args.max_steps: must be one text, number or boolean"),
+    (["dynamic_args.lr=1"], "command line: dynamic_args.lr: no such key yet; to add it, write +dynamic_args.lr=VALUE"),
+    (
+        ["dynamic_args.save_strategy=false"],
+        'command line: dynamic_args.save_strategy: YAML reads a bare yes or no as a boolean (False); quote it: "no"',
+    ),
+    (["dynamic_args.save_strategy=never"], "command line: dynamic_args.save_strategy: must be one of no, steps, epoch"),
+    (["markers=smoke"], "command line: markers: must be a list such as [a, b], not a str"),
+    (["test_id=null"], "command line: test_id: must have a value, not null"),
+    (["test_id=a/b"], "command line: test_id: must be usable as a folder's name, not 'a/b'"),
+    (["project_dir=[a]"], "command line: project_dir: must be a text, not ['a'] (a list)"),
+    (["expected_files=[/etc/passwd]"], "command line: expected_files: must be a path relative to the run directory"),
+    (["stderr.forbidden_patterns=['']"], "command line: stderr.forbidden_patterns: a pattern must not be empty"),
+    (["keep=some"], "command line: keep: must be one of all, failed, none, not 'some'"),
+    (["backend.checkpoints=[..]"], "command line: backend.checkpoints: must be a folder below the output directory"),
+    (["inference.max_tokens=3"], "command line: inference.max_tokens: inference is none here, so it has no fields"),
+    (["inference=null"], "command line: inference=null: options are chosen by name; inference has: none"),
+    (["checks=null"], "command line: checks=null: options are chosen by name; checks has: default"),
+    (["+checks.x=passed"], "command line: checks.x: must be one check expression such as "),
+    (
+        ["+checks.x='${check.le:${fact:loss.finl},2}'"],
+        "command line: checks.x: no such fact: 'loss.finl'. Did you",
+    ),
+    (["+checks.x='${chek.le:${fact:loss.final},2}'"], "command line: checks.x: no such operator: 'chek.le'. Did"),
+    (
+        ["+checks.x='${check.le:${fact:loss.final},${loss.x}}'"],
+        "command line: checks.x: Interpolation key 'loss.x'",
+    ),
+    (
+        ["+checks.x=${check.le:1,2}"],
+        "command line: checks.x: it reads no fact, so it would say the same of every run",
+    ),
+    (
+        ["+checks.x=${check.le:${fact:loss.final},2}"],
+        "command line: +checks.x=${check.le:${fact:loss.final},2}: cannot",
+    ),
+    (["loss"], "command line: loss: cannot be understood. Write key=value."),
+    (["loss.final_max=1,2"], "command line: loss.final_max=1,2: several values need a multirun; add -m"),
+    (
+        ["project_dir=examples/tutorials/tiny_lama"],
+        "command line: project_dir: no such folder: examples/tutorials/",
+    ),
+    (
+        ["config=x.yaml"],
+        "command line: config: examples/tutorials/tiny_llama has no x.yaml. It has",
+    ),
+    (
+        ["backend=forgather"],
+        f"{ROOT}/conf/backend/forgather.yaml:8: backend.root: not set, and backend=forgather",
+    ),
+    (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),
+    (["backend.program=no-such-program"], "command line: backend.program: 'no-such-program' was not found"),
+    (["backend.python=/nowhere/python"], "command line: backend.python: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMAND_LINES, ids=lambda value: "".join(value)[:60])
+def test_wrong_command_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    names_spec = not arguments or any("spec=" in argument for argument in arguments)
+
+    answer = run(tmp_path, *([] if names_spec else ["+spec=tiny_llama"]), *arguments)
+
+    assert answer.stderr.startswith(f"fgvalidate: {message}")
+    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert [path.name for path in tmp_path.rglob("*") if path.name in {"train", ".hydra"}] == []
+
+
+SPEC = """# @package _global_
+defaults:
+  - override /project: tiny_llama
+  - _self_
+test_id: mine
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("loss:\n  finl_max: 4\n", "specs/spec/mine.yaml:7: loss.finl_max: no such key. Did you mean 'final_max'?"),
+        ("loss:\n  final_max: low\n", "specs/spec/mine.yaml:7: loss.final_max: must be a number, not 'low' (a str)"),
+        ("loss: 4\n", "specs/spec/mine.yaml:6: loss: must be a mapping of its fields, not 4"),
+        ("tmeout: 4\n", "specs/spec/mine.yaml:6: tmeout: no such key. Did you mean 'timeout'?"),
+        ("timeout: -1\n", "specs/spec/mine.yaml:6: timeout: must be a positive number of seconds, not -1"),
+        (
+            "dynamic_args:\n  save_strategy: no\n",
+            "specs/spec/mine.yaml:7: dynamic_args.save_strategy: YAML reads a bare yes or no as a boolean (False);",
+        ),
+        (
+            "checks:\n  x: ${check.le:${fact:loss.fin},2}\n",
+            "specs/spec/mine.yaml:7: checks.x: no such fact:",
+        ),
+        ("project_dir: nowhere\n", "specs/spec/mine.yaml:6: project_dir: no such folder: nowhere"),
+        ("loss: [\n", "specs/spec/mine.yaml:7: not valid YAML: "),
+        ("markers:\n\t- a\n", "specs/spec/mine.yaml:7: not valid YAML: "),
+        ("inference:\n  prompt: Once\n", "specs/spec/mine.yaml:6: inference: there is no inference stage"),
+    ],
+    ids=lambda value: value.replace("\n", " ")[:50],
+)
+def test_wrong_spec_file_is_named_with_its_line(tmp_path: Path, body: str, message: str) -> None:
+    (tmp_path / "specs/spec").mkdir(parents=True)
+    (tmp_path / "specs/spec/mine.yaml").write_text(SPEC + body, encoding="utf-8")
+
+    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+
+    assert answer.stderr.startswith(f"fgvalidate: {message}")
+    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+
+
+def test_spec_without_a_project_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "specs/spec").mkdir(parents=True)
+    (tmp_path / "specs/spec/mine.yaml").write_text("# @package _global_\ntest_id: mine\n", encoding="utf-8")
+
+    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+
+    message = "fgvalidate: config: this required field is missing; set it in the spec or as config=VALUE\n"
+    assert (answer.returncode, answer.stderr) == (2, message)
+
+
+def test_wrong_option_in_a_spec_file_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "specs/spec").mkdir(parents=True)
+    text = SPEC.replace("tiny_llama", "tiny_lama")
+    (tmp_path / "specs/spec/mine.yaml").write_text(text, encoding="utf-8")
+
+    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+
+    assert answer.stderr.startswith("fgvalidate: specs/spec/mine.yaml:3: project=tiny_lama: there is no such project.")
+    assert answer.returncode == 2
+
+
+def test_used_output_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "used/.hydra").mkdir(parents=True)
+    (tmp_path / "used/.hydra/config.yaml").write_text("old", encoding="utf-8")
+
+    answer = run(tmp_path, "+spec=tiny_llama", "hydra.run.dir=used")
+
+    assert answer.returncode == 2
+    assert "this folder is not empty, and a run never starts in a folder that may hold another" in answer.stderr
+    assert (tmp_path / "used/.hydra/config.yaml").read_text(encoding="utf-8") == "old"
+
+
+def test_output_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    answer = run(tmp_path, "+spec=tiny_llama", "hydra.run.dir=file/run")
+
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("fgvalidate: file/run: cannot write the run's folder (Not a directory)")
+
+
+def test_too_few_gpus_skip_with_the_reason(tmp_path: Path) -> None:
+    answer = run(tmp_path, "+spec=tiny_llama", "gpu_requirement=64")
+
+    assert answer.returncode == 3
+    assert "SKIPPED tiny_llama: it needs 64 GPU(s), " in answer.stdout
+    assert not (tmp_path / "outputs").exists() or list((tmp_path / "outputs").iterdir()) == []
+
+
+@pytest.mark.parametrize("spec", ["tiny_experiment", "tiny_llama"])
+@pytest.mark.parametrize("flags", ["--cfg job", "--cfg job --resolve", "--help", "--info"])
+def test_showing_never_fails_for_a_valid_spec(tmp_path: Path, spec: str, flags: str) -> None:
+    answer = run(tmp_path, f"+spec={spec}", *flags.split())
+
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert spec in answer.stdout
+    assert list(tmp_path.iterdir()) == []

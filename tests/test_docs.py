@@ -1,0 +1,77 @@
+"""The documentation says what the code does."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from fgvalidate.facts import CATALOGUE, Facts
+from fgvalidate.operators import MODIFIERS, OPERATORS
+from fgvalidate.report import Report
+from fgvalidate.spec import Loss, Spec, Stderr
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read_table(path: Path, heading: str) -> dict[str, str]:
+    """Returns the first and the last column of the table under a heading."""
+    section = path.read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {row[0].strip(" `"): row[-1].strip(" |") for row in rows[1:]}
+
+
+def test_every_fact_is_documented() -> None:
+    documented = read_table(ROOT / "docs/checks.md", "Facts")
+
+    assert documented == {
+        **CATALOGUE,
+        "log.<key>": "whatever the trainer logs: the value in the last record that has it",
+    }
+
+
+def test_every_operator_is_documented() -> None:
+    documented = read_table(ROOT / "docs/checks.md", "Operators")
+
+    assert documented == {f"check.{operator.name}": operator.meaning for operator in OPERATORS}
+
+
+def test_every_modifier_is_documented() -> None:
+    documented = read_table(ROOT / "docs/checks.md", "Modifiers")
+
+    assert documented == MODIFIERS
+
+
+def test_every_key_of_a_report_is_documented(tmp_path: Path) -> None:
+    Report(test_id="x", outcome="passed", reason="", command="").write(tmp_path / "report.json")
+
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    assert set(read_table(ROOT / "docs/report.md", "report.json")) == set(written)
+
+
+def test_every_key_of_a_facts_file_is_documented(tmp_path: Path) -> None:
+    Facts(values={}).write(tmp_path / "facts.json")
+
+    written = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
+
+    assert set(read_table(ROOT / "docs/report.md", "facts.json")) == set(written)
+
+
+@pytest.mark.parametrize("schema", [Spec, Loss, Stderr])
+def test_every_spec_field_is_in_the_readme(schema: type) -> None:
+    prefix = "" if schema is Spec else f"{schema.__name__.lower()}."
+    nested = {"loss", "stderr", "backend", "inference"}
+
+    names = [f"`{prefix}{field.name}`" for field in dataclasses.fields(schema) if field.name not in nested]
+
+    assert [name for name in names if name not in README] == []
+
+
+def test_readme_begins_with_two_commands_of_one_line_each() -> None:
+    blocks = [block.split("```", 1)[0].strip() for block in README.split("```sh\n")[1:]]
+
+    assert [block.count("\n") for block in blocks] == [0, 0]
+    assert blocks[0].endswith("python -m fgvalidate +spec=tiny_llama")
+    assert blocks[1].endswith("python -m pytest")

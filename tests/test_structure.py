@@ -1,0 +1,70 @@
+"""The package keeps its shape: imports go one way, every config file says how to run it, nothing heavy is imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ORDER = (
+    ("errors",),
+    ("spec", "supervisor"),
+    ("process", "run_dir", "training_log", "text_search", "gpu"),
+    ("command", "checkout"),
+    ("facts",),
+    ("observation", "operators"),
+    ("checks",),
+    ("composition", "report", "progress"),
+    ("diagnosis", "validate"),
+    ("app",),
+    ("__main__",),
+)
+MODULES = sorted((ROOT / "fgvalidate").glob("*.py"))
+YAML_FILES = sorted((ROOT / "conf").rglob("*.yaml"))
+
+
+def list_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    own = {node.module.partition(".")[2] for node in imports if node.module and node.module.startswith("fgvalidate.")}
+    return own | {alias.name for node in imports if node.module == "fgvalidate" for alias in node.names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_import_only_from_modules_above_them(path: Path) -> None:
+    if path.stem == "__init__":
+        assert list_imports(path) == set()
+        return
+    level = next(number for number, names in enumerate(ORDER) if path.stem in names)
+
+    above = {name for names in ORDER[:level] for name in names}
+
+    assert list_imports(path) - above == set()
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: str(path.relative_to(ROOT / "conf")))
+def test_config_files_begin_with_their_package_and_say_how_to_run_them(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+
+    assert path.name == "config.yaml" or text.startswith("# @package ")
+    assert "#   python -m fgvalidate " in text
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+def test_running_imports_neither_torch_nor_transformers() -> None:
+    code = "import sys, fgvalidate.app; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "[]"
+
+
+def test_package_imports_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import fgvalidate; print(set(sys.modules) - before)"
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "{'fgvalidate'}"
