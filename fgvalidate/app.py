@@ -69,13 +69,14 @@ class Session:
     """One invocation: what Hydra calls back into, and what came of it."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    is_composed: bool = False
-    """Whether Hydra has composed a spec and called us; what goes wrong before is a user's, after it a bug of ours."""
+    is_in_task: bool = False
+    """Whether Hydra has called us: what is raised then is a bug of ours, and otherwise a spec that does not compose."""
 
     def run(self, cfg: DictConfig) -> Outcome:
         """The task that Hydra runs for each spec. It never raises for what a user or a trainer did wrong."""
-        self.is_composed = True
+        self.is_in_task = True
         self.outcomes.append(run_spec(cfg))
+        self.is_in_task = False
         return self.outcomes[-1]
 
 
@@ -97,12 +98,13 @@ def main() -> int:
         print(f"fgvalidate: {how}: what was running has been ended, and nothing was judged", file=sys.stderr)
         return code
     except Exception as error:
-        if session.is_composed:
+        if session.is_in_task:
             raise
         _print_error(error)
-        return 2
-    has_run = bool({"-m", "--multirun"} & set(sys.argv)) or session.is_composed
-    return choose_exit_code(session.outcomes or (["invalid"] if has_run else ["passed"]))
+        session.outcomes.append("invalid")
+    if not session.outcomes and not {"-m", "--multirun"} & set(sys.argv):
+        return 0  # --cfg, --info and the like only show
+    return choose_exit_code(session.outcomes)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ State = Literal["complete", "truncated", "corrupt", "empty", "stale", "missing"]
 CHUNK_CHARACTERS = 1 << 20
 LARGEST_RECORD_CHARACTERS = 1 << 24
 CLOCK_TOLERANCE_S = 1.0
+FIRST_EPOCH_TIME_S = 1e9
 _decoder = json.JSONDecoder()
 _white_space = re.compile(r"\s*")
 
@@ -87,7 +88,8 @@ def find_training_log(output_dir: Path, pattern: str, *, written_after: float, s
         return TrainingLog(path=None, state="missing", reason=f"no {name} in {output_dir}: {holds}")
     log = read_training_log(max(fresh, key=lambda path: path.stat().st_mtime_ns))
     last_said = log.last_values.get("timestamp")
-    if _is_number(last_said) and last_said < started_at - CLOCK_TOLERANCE_S:
+    # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
+    if _is_number(last_said) and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S:
         assert log.path is not None
         return _stale(log.path)
     return log

@@ -162,6 +162,13 @@ def test_fresh_copy_of_an_earlier_runs_log_is_told_by_its_timestamps(tmp_path: P
     assert find(tmp_path, started_at=1795360390.0).state == "stale"
 
 
+def test_timestamps_that_count_from_the_start_are_no_sign_of_an_earlier_run(tmp_path: Path) -> None:
+    record = {"timestamp": 12.5, "global_step": 10, "loss": 3.0}
+    write_log(tmp_path / "runs/a/trainer_logs.json", [record])
+
+    assert find(tmp_path, started_at=1795360390.0).state == "complete"
+
+
 def test_earlier_runs_log_does_not_hide_this_runs(tmp_path: Path) -> None:
     stale = write_log(tmp_path / "runs/a/trainer_logs.json", [training(10, 3.0)])
     os.utime(stale, (1000, 1000))

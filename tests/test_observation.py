@@ -1,0 +1,179 @@
+"""From observations to facts: nothing is invented, and what is missing says why."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
+from fgvalidate.observation import Observation, collect_facts, look_for_files
+from fgvalidate.process import ProcessResult
+from fgvalidate.text_search import Finding
+from fgvalidate.training_log import TrainingLog, read_training_log
+
+PROCESS = ProcessResult(
+    argv=("trainer", "--max-steps", "20"),
+    returncode=0,
+    timed_out=False,
+    started_at=1000.0,
+    duration_s=2.0,
+    cleanup_s=0.1,
+    peak_memory_bytes=5,
+    orphans=(),
+    survivors=(),
+)
+MISSING = TrainingLog(path=None, state="missing", reason="no log there")
+
+
+def make_log(tmp_path: Path, *records: dict[str, Any], end: str = "\n]") -> TrainingLog:
+    path = tmp_path / "trainer_logs.json"
+    path.write_text("[\n" + ",\n".join(map(json.dumps, records)) + end, encoding="utf-8")
+    return read_training_log(path)
+
+
+def observe(log: TrainingLog, **changes: Any) -> Facts:
+    process = dataclasses.replace(PROCESS, **changes.pop("process", {}))
+    seen = Observation(
+        process=process,
+        timeout=300,
+        log=log,
+        requested_steps=20,
+        findings={"Traceback": Finding(2, "Traceback (most"), "quiet": None},
+        stderr_bytes=9,
+        files={"a": True},
+        created_files=frozenset({"b", "a"}),
+        num_gpus_available=2,
+        num_gpus_used=1,
+    )
+    return collect_facts(dataclasses.replace(seen, **changes))
+
+
+TEN = {"global_step": 10, "epoch": 0.5, "loss": 4.0, "grad_norm": 1.5}
+TWENTY = {"global_step": 20, "epoch": 1.0, "loss": 3.0, "grad_norm": 0.5}
+FINAL = {"global_step": 20, "epoch": 1.0, "train_runtime": 1.5, "step": 19}
+
+
+def test_good_run_has_every_fact(tmp_path: Path) -> None:
+    evaluation = {"global_step": 20, "epoch": 1.0, "eval_loss": 2.5}
+
+    facts = observe(make_log(tmp_path, TEN, TWENTY, evaluation, FINAL))
+
+    fixed = {name: value for name, value in facts.values.items() if not name.startswith(LOG_PREFIX)}
+    assert set(fixed) == set(CATALOGUE)
+    assert fixed["loss.drop"] == 0.25
+    assert (fixed["train.finished"], fixed["train.global_step"], fixed["train.epoch_ended"]) == (True, 20, True)
+    assert fixed["stderr.findings"] == {"Traceback": {"line_number": 2, "line": "Traceback (most"}, "quiet": None}
+    assert (facts.values["log.grad_norm"], facts.values["log.train_runtime"]) == (0.5, 1.5)
+
+
+def test_no_fact_is_outside_the_catalogue(tmp_path: Path) -> None:
+    for log in (MISSING, make_log(tmp_path, TEN), make_log(tmp_path)):
+        facts = observe(log, process={"returncode": None, "timed_out": True}, created_files=None)
+
+        names = {*facts.values, *facts.notes, *facts.not_applicable}
+        assert {name for name in names if not name.startswith(LOG_PREFIX)} <= set(CATALOGUE)
+        assert None not in facts.values.values()
+
+
+def test_missing_log_is_a_reason_not_a_value() -> None:
+    facts = observe(MISSING)
+
+    assert (facts.values["train.finished"], facts.values["train.num_steps_logged"]) == (False, 0)
+    assert facts.notes["train.finished"] == "the log has no final record: no log there"
+    assert {facts.notes[name] for name in ("loss.final", "loss.drop", "loss.num_nonfinite")} == {"no log there"}
+    assert not any(name.startswith("loss.") for name in facts.values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "note"),
+    [
+        ({"returncode": -9}, "train.returncode", "killed by signal 9"),
+        ({"returncode": None}, "train.returncode", "the process that watched it was killed, and it was ended unseen"),
+        ({"timed_out": True, "returncode": -15}, "train.timed_out", "still running after 300 s, and ended"),
+        (
+            {"orphans": ("7 worker",)},
+            "train.finished",
+            "the log has no final record: no log there; 1 worker processes were left behind and had to be ended",
+        ),
+    ],
+)
+def test_end_of_the_process_is_explained(changes: dict[str, Any], name: str, note: str) -> None:
+    assert observe(MISSING, process=changes).notes[name] == note
+
+
+def test_lost_process_has_no_returncode() -> None:
+    assert "train.returncode" not in observe(MISSING, process={"returncode": None}).values
+
+
+def test_unfinished_log_says_where_it_ends(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, TEN))
+
+    assert (facts.values["train.finished"], facts.values["train.global_step"]) == (False, 10)
+    assert "train.epoch_ended" not in facts.values
+    assert facts.notes["train.finished"].endswith("it ends with record 1, and training was not completed")
+
+
+def test_steps_below_logging_steps_are_explained(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, FINAL))
+
+    assert "its logging_steps is above 20 steps" in facts.notes["train.num_steps_logged"]
+    assert facts.values["train.num_steps_logged"] == 0
+
+
+def test_nonfinite_losses_are_counted_and_placed(tmp_path: Path) -> None:
+    bad = {"global_step": 15, "epoch": 0.7, "loss": math.nan}
+
+    facts = observe(make_log(tmp_path, TEN, bad, TWENTY, FINAL))
+
+    assert (facts.values["loss.num_nonfinite"], facts.values["loss.nonfinite_steps"]) == (1, [15])
+    assert (facts.values["loss.min"], facts.values["loss.max"]) == (3.0, 4.0)
+    assert facts.notes["loss.num_nonfinite"] == "the first is nan at step 15"
+
+
+def test_one_record_has_no_drop(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, TWENTY, FINAL))
+
+    assert "loss.drop" not in facts.values
+    assert facts.notes["loss.drop"].startswith("only one training record")
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "ended"),
+    [
+        (625, 1.0, True),
+        (624, 0.9984, False),
+        (625, 0.9999, True),
+        (1250, 2.0, True),
+        (500, 0.8, False),
+        (20, 0.032, False),
+        (20, math.nan, False),
+        (0, 1.0, False),
+    ],
+)
+def test_end_of_an_epoch_is_told_to_the_step(tmp_path: Path, step: int, epoch: float, ended: bool) -> None:
+    final = {**FINAL, "global_step": step, "epoch": epoch}
+
+    assert observe(make_log(tmp_path, {**TEN, "epoch": epoch}, final)).values["train.epoch_ended"] is ended
+
+
+def test_project_outside_a_checkout_does_not_apply() -> None:
+    facts = observe(MISSING, created_files=None)
+
+    assert facts.not_applicable == {"repo.created_files": "the project is in no git checkout"}
+
+
+def test_expected_files_may_be_patterns_and_lie_deeper(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/events.out.1").touch()
+    (tmp_path / "log.json").touch()
+
+    found = look_for_files(tmp_path, ["log.json", "sub/events.*", "*.csv", "sub", "absent"])
+
+    assert found == {"log.json": True, "sub/events.*": True, "*.csv": False, "sub": True, "absent": False}
+
+
+def test_no_file_is_found_without_a_run_directory() -> None:
+    assert look_for_files(None, ["trainer_logs.json"]) == {"trainer_logs.json": False}
