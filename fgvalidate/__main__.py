@@ -1,8 +1,16 @@
-"""`python -m fgvalidate`."""
+"""`python -m fgvalidate`, and the command `fgvalidate`."""
 
 import sys
 
-from fgvalidate.app import main
+
+def main() -> int:
+    """Runs the application; returns the exit code."""
+    try:
+        from fgvalidate.app import main as run_application  # noqa: PLC0415 - an interrupt may come while it is imported
+    except KeyboardInterrupt:
+        return 130
+    return run_application()
+
 
 if __name__ == "__main__":
     sys.exit(main())

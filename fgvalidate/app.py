@@ -14,6 +14,7 @@ import shlex
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,8 +57,14 @@ _BOUND_FACTS = {
 def _console() -> "Console":
     from rich.console import Console  # noqa: PLC0415 - a composition that only shows itself needs none
 
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # A reader that leaves early (`| head`) must not turn a verdict into another exit code.
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     # Where there is no terminal to ask, lines may be longer than 80 characters.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    return PipedConsole(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 class Terminated(BaseException):
@@ -84,6 +91,9 @@ def main() -> int:
     """Runs what the command line asks for; returns the exit code."""
     # Hydra then raises what went wrong instead of printing it and leaving.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        # What a trainer says may hold characters that this terminal cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     register_schema()
     session = Session()
 
@@ -98,10 +108,12 @@ def main() -> int:
         print(f"fgvalidate: {how}: what was running has been ended, and nothing was judged", file=sys.stderr)
         return code
     except Exception as error:
-        if session.is_in_task:
-            raise
-        _print_error(error)
         session.outcomes.append("invalid")
+        if session.is_in_task:
+            traceback.print_exc()
+            print("fgvalidate: this is a bug of fgvalidate; nothing that was running is left", file=sys.stderr)
+        else:
+            _print_error(error)
     if not session.outcomes and not {"-m", "--multirun"} & set(sys.argv):
         return 0  # --cfg, --info and the like only show
     return choose_exit_code(session.outcomes)
@@ -188,7 +200,7 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> Report:
 def build_repeat_command(spec: Spec, cfg: DictConfig, words: list[str]) -> str:
     """Returns the shell command that repeats this run; a folder that was named is left out, since it is used now."""
     python = "python" if _is_same_program("python") else sys.executable
-    environment = [f"{name}={os.environ[name]}" for name in (VISIBLE_DEVICES,) if name in os.environ]
+    environment = [f"{name}={shlex.quote(os.environ[name])}" for name in (VISIBLE_DEVICES,) if name in os.environ]
     sources = HydraConfig.get().runtime.config_sources
     folders = [option for s in sources if s.provider == "command-line" for option in ("--config-dir", str(s.path))]
     root = OmegaConf.to_container(cfg.backend, resolve=False)["root"]  # type: ignore[index,call-overload]
@@ -225,4 +237,5 @@ def _explain_bounds(spec: Spec, words: list[str]) -> dict[str, str]:
     if steps is None or steps == spec.requested_steps:
         return {}
     note = f"this bound was set for {steps} steps, and this run was given {spec.requested_steps}"
-    return {fact: note for bound, fact in _BOUND_FACTS.items() if bound not in keys.values()}
+    bounded_anew = {fact for bound, fact in _BOUND_FACTS.items() if bound in keys.values()}
+    return dict.fromkeys(set(_BOUND_FACTS.values()) - bounded_anew, note)

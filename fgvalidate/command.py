@@ -1,7 +1,10 @@
 """The training command: a spec comes in, the argv, folder and environment to run it with go out."""
 
+import glob
 import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 from fgvalidate.errors import LaunchError, SpecError, suggest
 from fgvalidate.gpu import VISIBLE_DEVICES
 from fgvalidate.process import build_environment, find_program
-from fgvalidate.spec import Spec
+from fgvalidate.spec import Backend, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +46,18 @@ def find_project(spec: Spec) -> Path:
             f"project_dir: no such folder: {spec.project_dir} (below backend.root, {root})."
             f"{suggest(project.name, beside)}"
         )
-    patterns = [pattern.format(config=spec.config) for pattern in backend.config_files]
-    if patterns and not any(path.is_file() for pattern in patterns for path in project.glob(pattern)):
-        known = sorted(path.name for path in project.glob(backend.config_files[0].format(config="*")))
+    config = glob.escape(spec.config)
+    patterns = [_fill(pattern, "backend.config_files", {"config": config}) for pattern in backend.config_files]
+    if patterns and not any(map(os.path.isfile, _find_files(project, patterns))):
+        known = sorted(path.name for path in _find_files(project, [backend.config_files[0].replace("{config}", "*")]))
         there = f" It has {', '.join(known)}." if known else ""
         raise SpecError(f"config: {spec.project_dir} has no {spec.config}.{there}{suggest(spec.config, known)}")
     return project
+
+
+def _find_files(folder: Path, patterns: list[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        yield from (folder / path for path in glob.iglob(pattern, root_dir=folder, recursive=True))
 
 
 def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, ...]) -> Command:
@@ -65,32 +74,59 @@ def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, 
     """
     backend = spec.backend
     assert backend.root is not None
-    bin_dir = [Path(backend.python).expanduser().absolute().parent] if backend.python else []
     # A GPU count of 0 hides them all; otherwise the run sees those it was given, and no more.
     visible = {VISIBLE_DEVICES: ",".join(gpus)} if gpus or spec.gpu_requirement == 0 else {}
-    program = Path(backend.program).expanduser() if backend.program else None
-    if program is not None and len(program.parts) > 1:
-        # Programs bring their helpers (torchrun) beside them.
-        bin_dir.append(program.absolute().parent)
-    env = build_environment({**visible, **backend.env}, path_first=bin_dir)
-    name = backend.program or backend.python
-    if name is None:
-        raise SpecError(f"backend.program: backend={backend.name} has neither a program nor a python; set one")
-    try:
-        executable = find_program(name, env=env)
-    except LaunchError as error:
-        own_bin = Path(sys.executable).parent
-        executable = own_bin / name
-        if not os.access(executable, os.X_OK):
-            raise LaunchError(f"backend.{'program' if backend.program else 'python'}: {error}") from error
-        # Installed beside us, in an environment that was not activated.
-        env = build_environment({**visible, **backend.env}, path_first=[own_bin])
+    executable, bin_dir = _find_executable(backend, build_environment(backend.env))
+    env = build_environment({**visible, **backend.env}, path_first=[bin_dir] if bin_dir else [])
     fields = {"project": str(project), "config": spec.config, "output_dir": str(output_dir)}
-    arguments = [argument.format(**fields) for argument in backend.arguments]
+    arguments = [_fill(argument, "backend.arguments", fields) for argument in backend.arguments]
     flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps})
     device = [] if gpus else backend.cpu_arguments
     argv = (str(executable), *arguments, *flags, *device)
     return Command(argv=argv, cwd=Path(backend.root).expanduser().absolute(), env=env)
+
+
+def _fill(template: str, key: str, fields: dict[str, str]) -> str:
+    """Puts values in for `{name}`; other braces, as of JSON, stay."""
+
+    def look_up(match: re.Match[str]) -> str:
+        if match[1] not in fields:
+            names = ", ".join(f"{{{name}}}" for name in fields)
+            raise SpecError(f"{key}: {match[0]} is none of {names}.{suggest(match[1], fields)}")
+        return fields[match[1]]
+
+    return re.sub(r"\{(\w+)\}", look_up, template)
+
+
+def _find_executable(backend: Backend, env: dict[str, str]) -> tuple[Path, Path | None]:
+    """Finds the backend's program, and the folder in which it will look for its own helpers (None: on PATH)."""
+    python = Path(backend.python).expanduser().absolute() if backend.python else None
+    if python is not None and not os.access(python, os.X_OK):
+        raise LaunchError(f"backend.python: {backend.python!r} is not an executable file; correct the path")
+    if backend.program is None:
+        if python is None:
+            raise SpecError(f"backend.program: backend={backend.name} has neither a program nor a python; set one")
+        return python, python.parent
+    program = Path(backend.program).expanduser()
+    if len(program.parts) > 1:
+        # A path; programs bring their helpers (torchrun) beside them.
+        if not os.access(program, os.X_OK) or program.is_dir():
+            raise LaunchError(f"backend.program: {backend.program!r} is not an executable file; correct the path")
+        return program.absolute(), program.absolute().parent
+    if python is not None:
+        # Only there: the program of another environment would be another program.
+        beside = python.parent / program
+        if not os.access(beside, os.X_OK):
+            raise LaunchError(f"backend.program: {backend.program!r} is not beside backend.python, in {python.parent}")
+        return beside, python.parent
+    try:
+        return find_program(backend.program, env=env), None
+    except LaunchError as error:
+        own = Path(sys.executable).parent / program
+        if not os.access(own, os.X_OK):
+            raise LaunchError(f"backend.program: {error}") from error
+        # Installed beside us, in an environment that was not activated.
+        return own, own.parent
 
 
 def build_flags(dynamic_args: dict[str, Any]) -> list[str]:

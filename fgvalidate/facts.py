@@ -42,7 +42,7 @@ CATALOGUE: dict[str, str] = {
     "loss.final": "loss in the last training record, nats per token",
     "loss.min": "lowest finite training loss, nats per token",
     "loss.max": "highest finite training loss, nats per token",
-    "loss.drop": "share of the first recorded loss that is gone by the last: (first - final) / first",
+    "loss.drop": "share of the first recorded loss that is gone by the last: (first - final) / abs(first)",
     "loss.num_nonfinite": "training records whose loss is NaN or infinite",
     "loss.nonfinite_steps": "global steps of the first ten of them",
     "eval_loss.final": "loss in the last evaluation record, nats per token",

@@ -1,5 +1,6 @@
 """From what was observed to facts: a process result, a training log, findings and files come in, `Facts` go out."""
 
+import glob
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,9 +25,10 @@ class Observation:
     log: TrainingLog
     requested_steps: int | None
     """Steps asked for; None: none were."""
-    findings: Mapping[str, Finding | None]
-    """By pattern looked for in stderr."""
-    stderr_bytes: int
+    findings: Mapping[str, Finding | None] | None
+    """By pattern looked for in stderr; None: it could not be read, since the trainer removed it."""
+    stderr_bytes: int | None
+    """None: likewise."""
     files: Mapping[str, bool]
     """By expected file: whether it exists."""
     created_files: frozenset[str] | None
@@ -42,7 +44,10 @@ def collect_facts(seen: Observation) -> Facts:
     _add_process(seen, values, notes)
     _add_log(seen, values, notes)
     _add_losses(seen.log, values, notes)
-    values["stderr.findings"] = {name: found and asdict(found) for name, found in seen.findings.items()}
+    if seen.findings is None:
+        notes["stderr.findings"] = "the file that took stderr is gone: the run removed it"
+    else:
+        values["stderr.findings"] = {name: found and asdict(found) for name, found in seen.findings.items()}
     values["stderr.num_bytes"] = seen.stderr_bytes
     values["files.found"] = dict(seen.files)
     values["gpu.num_available"] = seen.num_gpus_available
@@ -76,7 +81,7 @@ def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str
     elif process.returncode < 0:
         notes["train.returncode"] = f"killed by signal {-process.returncode}"
     if process.orphans:
-        notes["train.finished"] = f"{len(process.orphans)} worker processes were left behind and had to be ended"
+        notes["train.orphans"] = "they outlived the command and had to be ended"
 
 
 def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
@@ -99,10 +104,7 @@ def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -
         notes["training_log.state"] = log.reason
     if not finished:
         where = log.reason or f"it ends with record {log.num_records}, and training was not completed"
-        orphans = notes.get("train.finished")
-        notes["train.finished"] = f"the log has no final record: {where}" + (f"; {orphans}" if orphans else "")
-    else:
-        notes.pop("train.finished", None)
+        notes["train.finished"] = f"the log has no final record: {where}"
     if not log.losses:
         notes["train.num_steps_logged"] = _explain_no_steps(seen)
     if log.global_step is None:
@@ -146,7 +148,7 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
     elif log.losses[0] == 0:
         notes["loss.drop"] = "the first recorded loss is 0"
     else:
-        values["loss.drop"] = (log.losses[0] - log.losses[-1]) / log.losses[0]
+        values["loss.drop"] = (log.losses[0] - log.losses[-1]) / abs(log.losses[0])
         notes["loss.drop"] = f"from {log.losses[0]:.4g} at step {log.steps[0]} to {log.losses[-1]:.4g} at the last"
 
 
@@ -171,4 +173,7 @@ def look_for_files(run_directory: Path | None, names: list[str]) -> dict[str, bo
     """
     if run_directory is None:
         return dict.fromkeys(names, False)
-    return {name: (run_directory / name).exists() or any(run_directory.glob(name)) for name in names}
+    return {
+        name: (run_directory / name).exists() or bool(glob.glob(name, root_dir=run_directory, recursive=True))
+        for name in names
+    }

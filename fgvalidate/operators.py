@@ -333,7 +333,10 @@ def resolve_when(condition: Any, check: Any) -> Any:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The resolvers `mul` and `add`, over numbers and facts; null and unobserved facts pass through."""
+    """The resolvers `mul` and `add`, over numbers and facts; null and unobserved facts pass through.
+
+    NaN, which no value can satisfy as a bound, when a term is not finite.
+    """
 
     name: str
     sign: str
@@ -352,7 +355,8 @@ class Arithmetic:
                 return term
             if not _is_number(term):
                 raise BadOperandError(f"{self.name} takes numbers, not {term!r}")
-        return self.combine(list(terms))
+        # Half of infinity is no bound.
+        return self.combine(list(terms)) if all(map(math.isfinite, terms)) else math.nan
 
 
 def resolve_coalesce(*values: Any) -> Any:
@@ -376,8 +380,8 @@ MODIFIERS = {
     "warn:CHECK": "a failed check becomes a warning",
     "warn:CHECK,CONDITION": "the same, only when the condition is true",
     "when:CONDITION,CHECK": "the check is skipped when the condition is false",
-    "mul:X,Y": "the product; null or an unobserved fact passes through",
-    "add:X,Y": "the sum; null or an unobserved fact passes through",
+    "mul:X,Y": "the product; null or an unobserved fact passes through, NaN when a term is not finite",
+    "add:X,Y": "the sum; null or an unobserved fact passes through, NaN when a term is not finite",
     "coalesce:X,Y": "the first that is not null",
 }
 """How the other words are written, and what they mean."""

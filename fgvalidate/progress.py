@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 # A row of the step table: date, time, step, epoch, loss, ...
 STEP_ROW = re.compile(
-    r"^\S+ \S+\s+(?P<step>[\d,]+)\s+\d[\d.]*\s+(?P<loss>-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))\s",
-    re.IGNORECASE,
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<step>\d[\d,]*)\s+\d+(?:\.\d+)?\s+"
+    r"(?P<loss>-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))\s",
+    re.ASCII | re.IGNORECASE,
 )
 LARGEST_READ_BYTES = 1 << 16
 PLAIN_INTERVAL_S = 10.0

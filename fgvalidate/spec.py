@@ -70,7 +70,8 @@ class Backend:
     root: str | None = None
     """Folder that `project_dir` is relative to, and the command's working directory."""
     program: str | None = None
-    """Executable: a path, or a name looked up beside `python`, on PATH, then beside our own Python. None: `python`."""
+    """Executable: a path, or a name looked up beside `python` if that is set, else on PATH, then beside our own Python.
+    None: `python` itself."""
     python: str | None = None
     """The Python whose environment the trainer lives in. None: the one that the program brings along."""
     arguments: list[str] = field(default_factory=list)
@@ -89,6 +90,8 @@ class Backend:
     """Folders below the output directory that hold saved weights (what `keep` keeps or removes)."""
 
     def __post_init__(self) -> None:
+        rule = "must be a pattern below the output directory"
+        _require(self.log != "" and not PurePosixPath(self.log).is_absolute(), "backend.log", self.log, rule)
         for folder in self.checkpoints:
             path = PurePosixPath(folder)
             inside = path.parts and not path.is_absolute() and ".." not in path.parts

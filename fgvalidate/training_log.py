@@ -7,6 +7,7 @@ training runs, and after a kill, the file is empty or cut after any record; NaN 
 Records are decoded one by one as the file is read, so a log of a million records costs its two series and no more.
 """
 
+import glob
 import json
 import math
 import re
@@ -58,7 +59,7 @@ class TrainingLog:
     def epoch(self) -> float | None:
         """Passes over the data done, by the last record that says so; None when none does."""
         epoch = self.last_values.get("epoch")
-        return float(epoch) if _is_number(epoch) else None
+        return _to_float(epoch) if _is_number(epoch) else None
 
 
 def find_training_log(output_dir: Path, pattern: str, *, written_after: float, started_at: float) -> TrainingLog:
@@ -76,7 +77,7 @@ def find_training_log(output_dir: Path, pattern: str, *, written_after: float, s
         The log; of state stale, empty or missing where that is all there is.
     """
     name = Path(pattern).name
-    found = [path for path in output_dir.glob(pattern) if path.is_file()]
+    found = [path for match in glob.glob(pattern, root_dir=output_dir) if (path := output_dir / match).is_file()]
     if not any(_is_fresh(path, written_after) for path in found):
         found += [path for path in output_dir.rglob(name) if path.is_file()]
     fresh = [path for path in found if _is_fresh(path, written_after)]
@@ -86,13 +87,14 @@ def find_training_log(output_dir: Path, pattern: str, *, written_after: float, s
         written = sorted(path.name for path in output_dir.iterdir()) if output_dir.is_dir() else []
         holds = f"it holds {', '.join(written[:8])}" if written else "the trainer left nothing there"
         return TrainingLog(path=None, state="missing", reason=f"no {name} in {output_dir}: {holds}")
-    log = read_training_log(max(fresh, key=lambda path: path.stat().st_mtime_ns))
-    last_said = log.last_values.get("timestamp")
-    # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
-    if _is_number(last_said) and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S:
-        assert log.path is not None
-        return _stale(log.path)
-    return log
+    for path in sorted(fresh, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        log = read_training_log(path)
+        last_said = log.last_values.get("timestamp")
+        # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
+        is_copy = _is_number(last_said) and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S
+        if not is_copy:
+            return log
+    return _stale(fresh[0])
 
 
 def _stale(path: Path) -> TrainingLog:
@@ -131,12 +133,19 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def _to_step(record: dict[str, Any]) -> int | None:
     step = record.get("global_step")
-    return int(step) if _is_number(step) and math.isfinite(step) else None
+    return int(step) if _is_number(step) and 0 <= step < 1 << 63 else None
 
 
 def _to_loss(value: Any) -> float:
     # A loss that is null, a text or a list is none that anyone can bound.
-    return float(value) if _is_number(value) else math.nan
+    return _to_float(value) if _is_number(value) else math.nan
+
+
+def _to_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number beyond any float
+        return math.inf if number > 0 else -math.inf
 
 
 class _ArrayText:
@@ -215,7 +224,7 @@ class _Reader:
                     if text.peek() == "":
                         break
                 self._add(text.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._diagnose(error)
             return
         if text.peek() == "":
@@ -240,7 +249,7 @@ class _Reader:
         elif "eval_loss" in record:
             self.last_eval_loss = _to_loss(record["eval_loss"])
 
-    def _diagnose(self, error: ValueError) -> None:
+    def _diagnose(self, error: ValueError | RecursionError) -> None:
         # A record that the end of the file cuts has no closing brace behind the fault.
         if isinstance(error, json.JSONDecodeError) and "}" not in error.doc[error.pos :]:
             self._break_off()

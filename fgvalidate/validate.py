@@ -92,14 +92,15 @@ def observe(plan: Plan, process: ProcessResult, created_files: frozenset[str] | 
     )
     log_folder = log.path.parent if log.path is not None and log.state != "stale" else None
     patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
+    has_stderr = run_dir.stderr_path.is_file()
     return collect_facts(
         Observation(
             process=process,
             timeout=spec.timeout,
             log=log,
             requested_steps=spec.requested_steps,
-            findings=search_text(run_dir.stderr_path, patterns),
-            stderr_bytes=run_dir.stderr_path.stat().st_size,
+            findings=search_text(run_dir.stderr_path, patterns) if has_stderr else None,
+            stderr_bytes=run_dir.stderr_path.stat().st_size if has_stderr else None,
             files=look_for_files(log_folder, spec.expected_files),
             created_files=created_files,
             num_gpus_available=plan.num_gpus_available,
@@ -111,6 +112,7 @@ def observe(plan: Plan, process: ProcessResult, created_files: frozenset[str] | 
 def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
     """Sums the verdicts up: green when at least one check passed and none is red."""
     red = [verdict for verdict in verdicts if verdict.is_red]
+    has_stderr = plan.run_dir.stderr_path.is_file()
     judged = any(verdict.status == "passed" for verdict in verdicts)
     outcome: Outcome = "passed" if judged and not red else "failed"
     reason = explain(red) if red else "" if judged else "no check could be judged"
@@ -121,7 +123,7 @@ def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: f
         command=plan.repeat,
         verdicts=tuple(verdicts),
         advice=tuple(advise(plan.spec, facts)),
-        stderr_tail=tuple(read_tail(plan.run_dir.stderr_path, num_lines=NUM_TAIL_LINES)) if red else (),
+        stderr_tail=tuple(read_tail(plan.run_dir.stderr_path, num_lines=NUM_TAIL_LINES)) if red and has_stderr else (),
         run_dir=plan.run_dir.root,
         duration_s=duration_s,
         spec=asdict(plan.spec),

@@ -1,9 +1,8 @@
 """Bad input through the real command line: one readable line, exit code 2, nothing started, nothing lost."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +10,13 @@ ROOT = Path(__file__).parent.parent
 SPECS = "There are: tiny_experiment, tiny_llama"
 
 
-def run(tmp_path: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "FORGATHER_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "fgvalidate", *arguments],
-        cwd=tmp_path,
-        env={**clean, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def folder(workplace: Any) -> Path:
+    """Returns the folder that the command line is called in."""
+    return Path(workplace.folder)
 
 
 COMMAND_LINES: list[tuple[list[str], str]] = [
@@ -48,7 +44,7 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (["loss.final_max=abc"], "command line: loss.final_max: must be a number, not 'abc' (a str)"),
     (["loss.final_max=[1,2]"], "command line: loss.final_max: must be a number, not '[1, 2]' (a list)"),
     (["loss.final_max=nan"], "command line: loss.final_max: must be a finite number or null, not nan"),
-    (["loss.final_min=9"], "command line: loss.final_min: must not exceed loss.final_max (4.0), not 9.0"),
+    (["loss.final_min=9"], "command line: loss.final_min: must not exceed loss.final_max (2.0), not 9.0"),
     (["loss.drop_min=35"], "command line: loss.drop_min: is a share of the first loss, at most 1, not 35.0"),
     (["loss=null"], "command line: loss: must have a value, not null"),
     (["timeout=-3"], "command line: timeout: must be a positive number of seconds, not -3"),
@@ -107,20 +103,23 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
         f"{ROOT}/conf/backend/forgather.yaml:8: backend.root: not set, and backend=forgather",
     ),
     (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),
-    (["backend.program=no-such-program"], "command line: backend.program: 'no-such-program' was not found"),
+    (
+        ["backend.program=no-such-program"],
+        "command line: backend.program: 'no-such-program' is not beside backend.python, in",
+    ),
     (["backend.python=/nowhere/python"], "command line: backend.python: "),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), COMMAND_LINES, ids=lambda value: "".join(value)[:60])
-def test_wrong_command_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_command_line(fgvalidate: Call, folder: Path, arguments: list[str], message: str) -> None:
     names_spec = not arguments or any("spec=" in argument for argument in arguments)
 
-    answer = run(tmp_path, *([] if names_spec else ["+spec=tiny_llama"]), *arguments)
+    answer = fgvalidate(*([] if names_spec else ["+spec=tiny_llama"]), *arguments)
 
     assert answer.stderr.startswith(f"fgvalidate: {message}")
-    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
-    assert [path.name for path in tmp_path.rglob("*") if path.name in {"train", ".hydra"}] == []
+    assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert [path.name for path in folder.rglob("*") if path.name in {"train", ".hydra"}] == []
 
 
 SPEC = """# @package _global_
@@ -154,70 +153,70 @@ test_id: mine
     ],
     ids=lambda value: value.replace("\n", " ")[:50],
 )
-def test_wrong_spec_file_is_named_with_its_line(tmp_path: Path, body: str, message: str) -> None:
-    (tmp_path / "specs/spec").mkdir(parents=True)
-    (tmp_path / "specs/spec/mine.yaml").write_text(SPEC + body, encoding="utf-8")
+def test_wrong_spec_file_is_named_with_its_line(fgvalidate: Call, folder: Path, body: str, message: str) -> None:
+    (folder / "specs/spec").mkdir(parents=True)
+    (folder / "specs/spec/mine.yaml").write_text(SPEC + body, encoding="utf-8")
 
-    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+    answer = fgvalidate("--config-dir", "specs", "+spec=mine")
 
     assert answer.stderr.startswith(f"fgvalidate: {message}")
-    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
 
 
-def test_spec_without_a_project_names_what_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "specs/spec").mkdir(parents=True)
-    (tmp_path / "specs/spec/mine.yaml").write_text("# @package _global_\ntest_id: mine\n", encoding="utf-8")
+def test_spec_without_a_project_names_what_is_missing(fgvalidate: Call, folder: Path) -> None:
+    (folder / "specs/spec").mkdir(parents=True)
+    (folder / "specs/spec/mine.yaml").write_text("# @package _global_\ntest_id: mine\n", encoding="utf-8")
 
-    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+    answer = fgvalidate("--config-dir", "specs", "+spec=mine")
 
     message = "fgvalidate: config: this required field is missing; set it in the spec or as config=VALUE\n"
-    assert (answer.returncode, answer.stderr) == (2, message)
+    assert (answer.code, answer.stderr) == (2, message)
 
 
-def test_wrong_option_in_a_spec_file_is_named_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "specs/spec").mkdir(parents=True)
+def test_wrong_option_in_a_spec_file_is_named_with_its_line(fgvalidate: Call, folder: Path) -> None:
+    (folder / "specs/spec").mkdir(parents=True)
     text = SPEC.replace("tiny_llama", "tiny_lama")
-    (tmp_path / "specs/spec/mine.yaml").write_text(text, encoding="utf-8")
+    (folder / "specs/spec/mine.yaml").write_text(text, encoding="utf-8")
 
-    answer = run(tmp_path, "--config-dir", "specs", "+spec=mine")
+    answer = fgvalidate("--config-dir", "specs", "+spec=mine")
 
     assert answer.stderr.startswith("fgvalidate: specs/spec/mine.yaml:3: project=tiny_lama: there is no such project.")
-    assert answer.returncode == 2
+    assert answer.code == 2
 
 
-def test_used_output_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "used/.hydra").mkdir(parents=True)
-    (tmp_path / "used/.hydra/config.yaml").write_text("old", encoding="utf-8")
+def test_used_output_folder_is_refused_and_left_as_it_was(fgvalidate: Call, folder: Path) -> None:
+    (folder / "used/.hydra").mkdir(parents=True)
+    (folder / "used/.hydra/config.yaml").write_text("old", encoding="utf-8")
 
-    answer = run(tmp_path, "+spec=tiny_llama", "hydra.run.dir=used")
+    answer = fgvalidate("+spec=tiny_llama", "hydra.run.dir=used")
 
-    assert answer.returncode == 2
+    assert answer.code == 2
     assert "this folder is not empty, and a run never starts in a folder that may hold another" in answer.stderr
-    assert (tmp_path / "used/.hydra/config.yaml").read_text(encoding="utf-8") == "old"
+    assert (folder / "used/.hydra/config.yaml").read_text(encoding="utf-8") == "old"
 
 
-def test_output_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_output_folder_that_cannot_be_written_is_one_line(fgvalidate: Call, folder: Path) -> None:
+    (folder / "file").touch()
 
-    answer = run(tmp_path, "+spec=tiny_llama", "hydra.run.dir=file/run")
+    answer = fgvalidate("+spec=tiny_llama", "hydra.run.dir=file/run")
 
-    assert answer.returncode == 2
+    assert answer.code == 2
     assert answer.stderr.startswith("fgvalidate: file/run: cannot write the run's folder (Not a directory)")
 
 
-def test_too_few_gpus_skip_with_the_reason(tmp_path: Path) -> None:
-    answer = run(tmp_path, "+spec=tiny_llama", "gpu_requirement=64")
+def test_too_few_gpus_skip_with_the_reason(fgvalidate: Call, folder: Path) -> None:
+    answer = fgvalidate("+spec=tiny_llama", "gpu_requirement=64")
 
-    assert answer.returncode == 3
+    assert answer.code == 3
     assert "SKIPPED tiny_llama: it needs 64 GPU(s), " in answer.stdout
-    assert not (tmp_path / "outputs").exists() or list((tmp_path / "outputs").iterdir()) == []
+    assert not (folder / "outputs").exists() or list((folder / "outputs").iterdir()) == []
 
 
 @pytest.mark.parametrize("spec", ["tiny_experiment", "tiny_llama"])
 @pytest.mark.parametrize("flags", ["--cfg job", "--cfg job --resolve", "--help", "--info"])
-def test_showing_never_fails_for_a_valid_spec(tmp_path: Path, spec: str, flags: str) -> None:
-    answer = run(tmp_path, f"+spec={spec}", *flags.split())
+def test_showing_never_fails_for_a_valid_spec(fgvalidate: Call, folder: Path, spec: str, flags: str) -> None:
+    answer = fgvalidate(f"+spec={spec}", *flags.split())
 
-    assert (answer.returncode, answer.stderr) == (0, "")
+    assert (answer.code, answer.stderr) == (0, "")
     assert spec in answer.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []

@@ -1,42 +1,29 @@
 """The shipped specs on the built-in trainer, judged in earnest: real training, and training that learns nothing."""
 
-import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+Call = Callable[..., Any]
+UNBOUNDED = ("loss.final_max=null", "loss.drop_min=null")
 
 
-def run(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """Runs a spec; returns the exit code, the report and what was printed."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "fgvalidate", *arguments, "hydra.run.dir=run"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    report = json.loads((folder / "run/report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    return answer.returncode, report, answer.stdout
+@pytest.fixture(autouse=True)
+def _cache(workplace: Any) -> None:
+    """Lets the runs share the tokenizer's cache, as a user's do."""
+    workplace.env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
 
-def list_red(report: dict[str, Any]) -> list[str]:
-    return [check["name"] for check in report["checks"] if check["status"] in {"failed", "error"}]
+def test_good_training_passes_and_its_checkpoints_are_removed(fgvalidate: Call) -> None:
+    run = fgvalidate("+spec=tiny_experiment", "dynamic_args.save_strategy=steps")
 
-
-def test_good_training_passes_and_its_checkpoints_are_removed(tmp_path: Path) -> None:
-    code, report, printed = run(tmp_path, "+spec=tiny_experiment", "dynamic_args.save_strategy=steps")
-
-    assert (code, list_red(report), report["outcome"]) == (0, [], "passed")
-    assert "PASSED tiny_experiment_smoke" in printed
-    assert not (tmp_path / "run/train/checkpoints").exists()
-    assert list((tmp_path / "run/train/runs").glob("*/trainer_logs.json"))
+    assert (run.code, run.red, run.report["outcome"]) == (0, set(), "passed")
+    assert "PASSED tiny_experiment_smoke" in run.stdout
+    assert not (run.run_dir / "train/checkpoints").exists()
+    assert list((run.run_dir / "train/runs").glob("*/trainer_logs.json"))
 
 
 @pytest.mark.parametrize(
@@ -49,30 +36,26 @@ def test_good_training_passes_and_its_checkpoints_are_removed(tmp_path: Path) ->
     ids=["learning rate 0", "learning rate x1000", "shuffled labels"],
 )
 def test_llama_that_learns_nothing_fails_and_the_report_says_what_noticed(
-    tmp_path: Path, fault: str, may_be_red: set[str]
+    fgvalidate: Call, fault: str, may_be_red: set[str]
 ) -> None:
-    code, report, printed = run(tmp_path, "+spec=tiny_llama", fault)
+    run = fgvalidate("+spec=tiny_llama", fault)
 
-    red = list_red(report)
-    assert (code, set(red) - may_be_red) == (1, {"final_loss_max", "loss_drop"})
-    assert f"FAILED tiny_llama in {report['duration_s']:.1f} s: {red[0]} is " in printed
+    assert (run.code, run.red - may_be_red) == (1, {"final_loss_max", "loss_drop"})
+    first = next(check["name"] for check in run.report["checks"] if check["name"] in run.red)
+    assert f"FAILED tiny_llama in {run.report['duration_s']:.1f} s: {first} is " in run.stdout
 
 
-def test_kept_checkpoints_stay(tmp_path: Path) -> None:
-    save = "dynamic_args.save_strategy=steps"
-    code, _, _ = run(
-        tmp_path, "+spec=tiny_experiment", "max_steps=10", save, "keep=all", "loss.final_max=null", "loss.drop_min=null"
+def test_kept_checkpoints_stay(fgvalidate: Call) -> None:
+    run = fgvalidate(
+        "+spec=tiny_experiment", "max_steps=10", "dynamic_args.save_strategy=steps", "keep=all", *UNBOUNDED
     )
 
-    assert code == 0
-    assert (tmp_path / "run/train/checkpoints/checkpoint-10/model.safetensors").is_file()
+    assert run.code == 0
+    assert (run.run_dir / "train/checkpoints/checkpoint-10/model.safetensors").is_file()
 
 
-def test_two_processes_train_as_one_run(tmp_path: Path) -> None:
-    bounds = ["loss.final_max=null", "loss.drop_min=null"]
-    code, report, printed = run(
-        tmp_path, "+spec=tiny_experiment", "max_steps=10", "+dynamic_args.nproc_per_node=2", *bounds
-    )
+def test_two_processes_train_as_one_run(fgvalidate: Call) -> None:
+    run = fgvalidate("+spec=tiny_experiment", "max_steps=10", "+dynamic_args.nproc_per_node=2", *UNBOUNDED)
 
-    assert (code, list_red(report)) == (0, []), printed
-    assert "No loss bound is set. This run ended at " in printed
+    assert (run.code, run.red) == (0, set()), run.stdout
+    assert "No loss bound is set. This run ended at " in run.stdout

@@ -239,6 +239,8 @@ def test_bad_check_is_refused_before_anything_starts(expression: Any, words: str
 GOOD_FACTS: dict[str, Any] = {
     "train.returncode": 0,
     "train.timed_out": False,
+    "train.orphans": [],
+    "train.survivors": [],
     "training_log.state": "complete",
     "train.finished": True,
     "train.global_step": 200,
@@ -283,6 +285,8 @@ FOUND = {"line_number": 1, "line": "x"}
         ("train.returncode", 1, "returncode", "failed"),
         ("train.returncode", -9, "returncode", "failed"),
         ("train.timed_out", True, "in_time", "failed"),
+        ("train.orphans", ["7 worker"], "no_orphans", "warned"),
+        ("train.survivors", ["7 worker"], "no_survivors", "failed"),
         ("training_log.state", "truncated", "log_complete", "failed"),
         ("train.finished", False, "finished", "failed"),
         ("train.global_step", 199, "all_steps", "failed"),

@@ -95,8 +95,8 @@ def test_missing_log_is_a_reason_not_a_value() -> None:
         ({"timed_out": True, "returncode": -15}, "train.timed_out", "still running after 300 s, and ended"),
         (
             {"orphans": ("7 worker",)},
-            "train.finished",
-            "the log has no final record: no log there; 1 worker processes were left behind and had to be ended",
+            "train.orphans",
+            "they outlived the command and had to be ended",
         ),
     ],
 )

@@ -1,0 +1,209 @@
+"""The real command line in a folder of its own, and a checkout whose trainer is `fakes/forgather`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAKES = Path(__file__).parent / "fakes"
+CONFIGS = (
+    "examples/tutorials/tiny_llama/templates/configs/train_tiny_llama.yaml",
+    "examples/tiny_experiments/tiny_experiment/templates/configs/default.yaml",
+)
+MARKER = "FORGATHER_TEST_MARKER"
+
+
+def read_strict_json(path: Path) -> Any:
+    """Reads JSON as anyone but Python does: without NaN and Infinity."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{path} holds {constant}, which is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def wait_until(is_true: Callable[[], object], *, limit_s: float = 60.0) -> None:
+    """Polls until the condition holds; fails after `limit_s` seconds."""
+    deadline = time.monotonic() + limit_s
+    while not is_true():
+        assert time.monotonic() < deadline, f"waited {limit_s} s in vain"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one call of the command line left."""
+
+    code: int
+    stdout: str
+    stderr: str
+    run_dir: Path | None
+    """The newest run folder; None: none was made."""
+    report: dict[str, Any]
+    """Its report.json; {} when there is none."""
+    facts: dict[str, Any]
+    """Its facts.json; {} when there is none."""
+
+    @property
+    def red(self) -> set[str]:
+        """The names of the checks that are red."""
+        return {check["name"] for check in self.report["checks"] if check["status"] in {"failed", "error"}}
+
+    @property
+    def warned(self) -> set[str]:
+        """The names of the checks that are only worth a warning."""
+        return {check["name"] for check in self.report["checks"] if check["status"] == "warned"}
+
+    def check(self, name: str) -> dict[str, Any]:
+        """Returns one check of the report."""
+        (found,) = (check for check in self.report["checks"] if check["name"] == name)
+        return dict(found)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder to call the command line in, and the environment to do it with."""
+
+    folder: Path
+    env: dict[str, str]
+    marker: str
+    """Stands in the environment of everything that is started here."""
+
+    def argv(self, *args: str) -> list[str]:
+        """Returns the command line of a call."""
+        return [sys.executable, "-m", "fgvalidate", *args]
+
+    def run(self, *args: str, env: dict[str, str] | None = None) -> Run:
+        """Calls the command line and reads what it left; `env` is added to the environment."""
+        before = self._list_run_dirs()
+        done = subprocess.run(
+            self.argv(*args),
+            cwd=self.folder,
+            env=self.env | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        new = sorted(self._list_run_dirs() - before)
+        documents = [path and path / name for path in new[-1:] for name in ("report.json", "facts.json")]
+        report, facts = ([read_strict_json(path) if path.exists() else {} for path in documents] or [{}, {}])[:2]
+        return Run(done.returncode, done.stdout, done.stderr, new[-1] if new else None, report, facts)
+
+    def _list_run_dirs(self) -> set[Path]:
+        return set(self.folder.glob("outputs/*/*/"))
+
+    def find_processes(self) -> list[int]:
+        """Returns the live processes that were started here, however deep below; zombies have no environment."""
+        assignment = f"{MARKER}={self.marker}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if assignment in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+            except OSError:
+                continue  # gone meanwhile, or not ours to read
+        return found
+
+    def wait_until_empty(self, *, limit_s: float = 15.0) -> None:
+        """Polls until nothing that was started here is alive; fails after `limit_s` seconds."""
+        wait_until(lambda: not self.find_processes(), limit_s=limit_s)
+
+
+@dataclass(frozen=True)
+class Forgather:
+    """A checkout with two projects, and the program that trains them."""
+
+    root: Path
+    bin_dir: Path
+    home: Path
+
+    def install(self, bin_dir: Path, python: Path) -> None:
+        """Puts the program, torchrun and the training script into a folder, to be run by the given Python."""
+        bin_dir.mkdir(parents=True, exist_ok=True)
+        names = {"forgather": "forgather", "forgather_torchrun.py": "torchrun"}
+        for source, name in names.items():
+            _, _, body = (FAKES / source).read_text(encoding="utf-8").partition("\n")
+            (bin_dir / name).write_text(f"#!{python}\n{body}", encoding="utf-8")
+            (bin_dir / name).chmod(0o755)
+        shutil.copy(FAKES / "forgather_worker.py", bin_dir)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Returns how the program was called, once for each call."""
+        return [read_strict_json(path) for path in sorted(self.home.glob(".forgather/jobs/*.json"))]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    marker = uuid.uuid4().hex
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "default",
+        # No GPU, wherever these tests run.
+        "CUDA_VISIBLE_DEVICES": "",
+        MARKER: marker,
+    }
+    return Workplace(folder, env, marker)
+
+
+@pytest.fixture
+def fgvalidate(workplace: Workplace) -> Callable[..., Run]:
+    """Calls the command line: `fgvalidate(*args, env={...})`."""
+    return workplace.run
+
+
+@pytest.fixture
+def forgather_root(workplace: Workplace) -> Forgather:
+    """A checkout with both projects; its bin folder comes first in PATH."""
+    root = workplace.folder.parent / "checkout"
+    for config in CONFIGS:
+        (root / config).parent.mkdir(parents=True)
+        (root / config).write_text("logging_steps: 10\n", encoding="utf-8")
+    forgather = Forgather(root, root / "bin", Path(workplace.env["HOME"]))
+    forgather.install(forgather.bin_dir, Path(sys.executable))
+    workplace.env["PATH"] = f"{forgather.bin_dir}{os.pathsep}{workplace.env['PATH']}"
+    return forgather
+
+
+@pytest.fixture
+def forgather_args(forgather_root: Forgather) -> Callable[..., list[str]]:
+    """Builds the overrides that validate a project of the checkout: `forgather_args("key=value;key", *overrides)`."""
+
+    def build(faults: str = "", *overrides: str) -> list[str]:
+        backend = ["backend=forgather", f"backend.root={forgather_root.root}", "backend.cpu_ok=true"]
+        wrong = [f"+backend.env.FAKE_FORGATHER='{faults}'"] if faults else []
+        spec = [] if any(word.startswith("+spec=") for word in overrides) else ["+spec=tiny_llama"]
+        return [*spec, *backend, *wrong, *overrides]
+
+    return build
+
+
+@pytest.fixture
+def validate(fgvalidate: Callable[..., Run], forgather_args: Callable[..., list[str]]) -> Callable[..., Run]:
+    """Validates a project of the checkout: `validate("what goes wrong", *overrides)`."""
+
+    def run(faults: str = "", *overrides: str) -> Run:
+        return fgvalidate(*forgather_args(faults, *overrides))
+
+    return run
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    return wait_until
