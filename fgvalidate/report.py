@@ -138,12 +138,22 @@ def _print_checks(report: Report, console: "Console") -> None:
     for heading in ("check", "status", "actual", "expected", "why"):
         table.add_column(heading, overflow="fold")
     for verdict in report.verdicts:
-        is_skipped = verdict.status == "skipped"
-        table.add_row(
-            _text(verdict.name),
-            _text(verdict.status, STYLES[verdict.status]),
-            _text("-" if is_skipped else show_value(verdict.actual)),
-            _text("-" if is_skipped else verdict.expected),
-            _text("" if verdict.status == "passed" else verdict.message),
-        )
+        if verdict.status != "skipped":
+            table.add_row(
+                _text(verdict.name),
+                _text(verdict.status, STYLES[verdict.status]),
+                _text(show_value(verdict.actual)),
+                _text(verdict.expected),
+                _text("" if verdict.status == "passed" else verdict.message),
+            )
     console.print(table)
+    for reason, names in _group_skipped(report.verdicts).items():
+        console.print(_text(f"skipped, {reason}: {', '.join(names)}", STYLES["skipped"]), soft_wrap=True)
+
+
+def _group_skipped(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.status == "skipped":
+            groups.setdefault(verdict.message, []).append(verdict.name)
+    return groups

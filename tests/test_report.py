@@ -78,7 +78,7 @@ def test_report_shows_each_check_the_verdict_and_how_to_repeat_it(tmp_path: Path
         "check status actual expected why",
         "good passed 1 <= 2",
         "bad failed inf <= 2 why so",
-        "off skipped - - no bound is set",
+        "skipped, no bound is set: off",
         "The last lines of stderr:",
         "last words",
         f"Files {tmp_path}",
