@@ -6,6 +6,7 @@ What the subject does wrong (a crash, a timeout, NaN) is never an exception: it 
     +-- SpecError                the spec, a config file or an override is wrong
     +-- LaunchError              a program cannot be started (missing, not executable)
     +-- RunDirError              the run's folder is in use or cannot be written
+    +-- ScorerError              the reference model cannot be found or loaded
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,10 @@ class LaunchError(FgvalidateError):
 
 class RunDirError(FgvalidateError):
     """The run's folder already holds a run, or cannot be created or written."""
+
+
+class ScorerError(FgvalidateError):
+    """The model that scores generated text is nowhere to be had, not complete, or cannot be loaded."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
