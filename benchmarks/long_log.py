@@ -79,6 +79,7 @@ def main() -> None:
                 created_files=frozenset(),
                 num_gpus_available=0,
                 num_gpus_used=0,
+                inference="there is no inference stage",
             )
         )
         config = OmegaConf.create(
@@ -89,6 +90,7 @@ def main() -> None:
                 "expected_files": ["trainer_logs.json"],
                 "min_steps_logged": NUM_RECORDS - 1,
                 "loss": {"final_max": 6.1, "final_min": None, "drop_min": 0.1, "no_nan": True},
+                "inference": None,
                 "checks": OmegaConf.load(find_config_dir() / "checks/default.yaml"),
             }
         )

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,11 +31,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvalidate.command import build_command, find_project
-from fgvalidate.composition import find_config_dir, list_options, load_spec, register_schema
+from fgvalidate.command import build_command, build_server_command, find_project
+from fgvalidate.composition import find_config_dir, load_spec, register_schema, require_core_checks
 from fgvalidate.diagnosis import diagnose, read_command_line
 from fgvalidate.errors import FgvalidateError, SpecError
 from fgvalidate.gpu import VISIBLE_DEVICES, GpuPool, find_gpus
+from fgvalidate.perplexity import find_scorer
 from fgvalidate.progress import Progress
 from fgvalidate.report import Outcome, Report, choose_exit_code, print_report
 from fgvalidate.run_dir import RunDir
@@ -76,6 +78,8 @@ class Session:
     """One invocation: what Hydra calls back into, and what came of it."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    is_interrupted: bool = False
+    """Whether SIGINT has reached us."""
     is_in_task: bool = False
     """Whether Hydra has called us: what is raised then is a bug of ours, and otherwise a spec that does not compose."""
 
@@ -91,9 +95,10 @@ def main() -> int:
     """Runs what the command line asks for; returns the exit code."""
     # Hydra then raises what went wrong instead of printing it and leaving.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         # What a trainer says may hold characters that this terminal cannot show.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace")
+    sys.argv[1:] = sort_arguments(sys.argv[1:])
     register_schema()
     session = Session()
 
@@ -101,34 +106,61 @@ def main() -> int:
         return session.run(cfg)
 
     try:
-        with _raise_on_sigterm():
+        with _raise_on_signals(session):
             hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name="config")(task)()
-    except (KeyboardInterrupt, Terminated) as error:
-        how, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("terminated", 143)
-        print(f"fgvalidate: {how}: what was running has been ended, and nothing was judged", file=sys.stderr)
-        return code
+    except KeyboardInterrupt:
+        return _leave("interrupted", 130)
+    except Terminated:
+        return _leave("terminated", 143)
     except Exception as error:
+        if session.is_interrupted:
+            # Raised inside a library that made another error of it.
+            return _leave("interrupted", 130)
         session.outcomes.append("invalid")
         if session.is_in_task:
             traceback.print_exc()
             print("fgvalidate: this is a bug of fgvalidate; nothing that was running is left", file=sys.stderr)
         else:
             _print_error(error)
+    if len(session.outcomes) > 1:
+        counts = Counter(session.outcomes)
+        print(f"{len(session.outcomes)} specs: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     if not session.outcomes and not {"-m", "--multirun"} & set(sys.argv):
         return 0  # --cfg, --info and the like only show
     return choose_exit_code(session.outcomes)
 
 
+def sort_arguments(arguments: list[str]) -> list[str]:
+    """Puts the overrides together, before Hydra's options: it does not understand `a=1 -m b=2`."""
+    is_override = [not word.startswith("-") and ("=" in word or word.startswith("~")) for word in arguments]
+    overrides = [word for word, is_one in zip(arguments, is_override, strict=True) if is_one]
+    return overrides + [word for word, is_one in zip(arguments, is_override, strict=True) if not is_one]
+
+
+def _leave(how: str, code: int) -> int:
+    print(f"fgvalidate: {how}: what was running has been ended, and nothing was judged", file=sys.stderr)
+    return code
+
+
 @contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
-    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _raise_on_signals(session: Session) -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        session.is_interrupted = True
+        signal.default_int_handler(number, frame)
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell that starts us in the background has SIGINT ignored, and means it.
+    if before[signal.SIGINT] is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_error(error: Exception) -> None:
@@ -146,19 +178,34 @@ def run_spec(cfg: DictConfig) -> Outcome:
     """Validates one composed spec, prints its report, and returns its outcome."""
     run_dir = RunDir(Path(HydraConfig.get().runtime.output_dir))
     words = _list_overrides()
+    if "inference=none" in words:
+        # Said on the command line, it wins over a spec whose body has an inference section.
+        cfg.inference = None
     try:
         report = _run(cfg, run_dir, words)
     except (FgvalidateError, OmegaConfBaseException) as error:
         _print_error(error)
         run_dir.discard_if_empty()
         return "invalid"
+    except OSError as error:
+        if error.filename is None:
+            raise
+        what = f"{error.filename}: {error.strerror}: the disk is full, or the trainer removed or replaced it"
+        print(f"fgvalidate: {what}; nothing was judged", file=sys.stderr)
+        return "invalid"
     print_report(report, _console())
     return report.outcome
 
 
 def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> Report:
-    if "spec" not in HydraConfig.get().runtime.choices and OmegaConf.is_missing(cfg, "test_id"):
-        raise SpecError(f"no spec is chosen: say +spec=NAME, one of {', '.join(list_options('spec'))}")
+    choices = HydraConfig.get().runtime.choices
+    if "spec" not in choices and OmegaConf.is_missing(cfg, "test_id"):
+        known = GlobalHydra.instance().config_loader().get_group_options("spec")
+        raise SpecError(f"no spec is chosen: say +spec=NAME, one of {', '.join(known)}")
+    if any(word.startswith("+spec=[") for word in words):
+        raise SpecError("spec: choose one, or run several with -m +spec=A,B")
+    if choices["checks"] != "default":
+        require_core_checks(cfg.checks, str(choices["checks"]))
     spec = load_spec(cfg)
     project = find_project(spec)
     repeat = build_repeat_command(spec, cfg, words)
@@ -172,6 +219,10 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> Report:
             reason += "; backend.cpu_ok=true runs it on the CPU"
         return Report(test_id=spec.test_id, outcome="skipped", reason=reason, command=repeat)
     command = build_command(spec, project, run_dir.train_dir, gpus)
+    server = None
+    if spec.inference is not None:
+        find_scorer(spec.scorer.model)
+        server = build_server_command(spec, command, gpus, run_dir.modules_cache)
     written_after = run_dir.create()
     _write_composition(cfg, run_dir)
     plan = Plan(
@@ -185,6 +236,7 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> Report:
         num_gpus_available=len(pool.devices),
         num_gpus_used=len(gpus),
         repeat=repeat,
+        server=server,
     )
     steps = f"{spec.requested_steps} steps" if spec.requested_steps else "as many steps as its config says"
     where = f"{len(gpus)} GPU(s)" if gpus else "the CPU"

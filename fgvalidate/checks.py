@@ -56,6 +56,11 @@ def preview_checks(checks: DictConfig) -> dict[str, str]:
                 f"checks.{name}: must be one check expression such as ${{check.le:${{fact:loss.final}},7.0}}, "
                 f"not {preview!r}"
             )
+        with bind_facts(Facts(values={})):
+            if not isinstance(to_plain(checks[name]), dict):
+                raise SpecError(
+                    f"checks.{name}: must be one expression and no text around it; write two checks for two"
+                )
         if "<fact:" not in preview:
             raise SpecError(f"checks.{name}: it reads no fact, so it would say the same of every run")
         previews[name] = preview.removeprefix(PENDING).strip()

@@ -80,10 +80,44 @@ def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, 
     env = build_environment({**visible, **backend.env}, path_first=[bin_dir] if bin_dir else [])
     fields = {"project": str(project), "config": spec.config, "output_dir": str(output_dir)}
     arguments = [_fill(argument, "backend.arguments", fields) for argument in backend.arguments]
+    for name in spec.dynamic_args:
+        if f"--{name.replace('_', '-')}" in backend.arguments:
+            raise SpecError(f"dynamic_args.{name}: backend={backend.name} sets this flag itself; remove it")
     flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps})
     device = [] if gpus else backend.cpu_arguments
     argv = (str(executable), *arguments, *flags, *device)
     return Command(argv=argv, cwd=Path(backend.root).expanduser().absolute(), env=env)
+
+
+def build_server_command(spec: Spec, training: Command, gpus: tuple[str, ...], modules_cache: Path) -> Command:
+    """Builds the command that serves the trained model; `{model_dir}`, `{host}` and `{port}` are left to fill in.
+
+    Args:
+        spec: What to run.
+        training: The training command: the server runs in its environment.
+        gpus: The GPUs it is given; (): none.
+        modules_cache: Where transformers keeps the code of this run's model, so that no earlier run's is served.
+
+    Raises:
+        LaunchError: The server's program is not to be found.
+    """
+    server = spec.server
+    env = {**training.env, "HF_MODULES_CACHE": str(modules_cache)}
+    env |= {name: value for name, value in server.env.items() if value is not None}
+    for name in (name for name, value in server.env.items() if value is None):
+        env.pop(name, None)
+    python = spec.backend.python
+    beside = Path(python).expanduser().absolute().parent if python else Path(training.argv[0]).parent
+    path = os.pathsep.join([str(beside), env.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    try:
+        executable = find_program(str(Path(server.program).expanduser()), env={"PATH": path})
+    except LaunchError as error:
+        raise LaunchError(f"server.program: {error}") from error
+    later = {name: f"{{{name}}}" for name in ("model_dir", "host", "port")}
+    fields = {"root": str(training.cwd), **later}
+    device = [] if gpus else server.cpu_arguments
+    arguments = [_fill(argument, "server.arguments", fields) for argument in (*server.arguments, *device)]
+    return Command(argv=(str(executable), *arguments), cwd=training.cwd, env=env)
 
 
 def _fill(template: str, key: str, fields: dict[str, str]) -> str:

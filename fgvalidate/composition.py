@@ -11,6 +11,7 @@ from fgvalidate.errors import SpecError
 from fgvalidate.operators import register_resolvers
 from fgvalidate.spec import Spec
 
+CORE_CHECKS = ("in_time", "returncode", "no_survivors", "log_complete", "finished")
 PACKAGE_DIR = Path(__file__).resolve().parent
 
 
@@ -41,6 +42,16 @@ def register_schema() -> None:
 def list_options(group: str, config_dir: Path | None = None) -> list[str]:
     """Lists the options of a config group, by name."""
     return sorted(path.stem for path in ((config_dir or find_config_dir()) / group).glob("*.yaml"))
+
+
+def require_core_checks(checks: DictConfig, option: str) -> None:
+    """Raises SpecError when an option of the group `checks` lacks what makes a verdict one; null is said on purpose."""
+    missing = [name for name in CORE_CHECKS if name not in checks]
+    if missing:
+        raise SpecError(
+            f"checks={option}: it lacks {', '.join(missing)}; begin the file with `defaults: [default, _self_]`, "
+            "and switch off by name what is not wanted (NAME: null)"
+        )
 
 
 def load_spec(cfg: DictConfig) -> Spec:

@@ -99,9 +99,9 @@ def _diagnose_key(error: OmegaConfBaseException, typed: CommandLine) -> str:
 
 
 def _explain_unknown_key(error: OmegaConfBaseException, key: str) -> str:
-    parent, _, name = key.rpartition(".")
-    if parent == "inference":
-        return "inference is none here, so it has no fields; remove this"
+    name = key.rpartition(".")[2]
+    if key.partition(".")[0] == "spec":
+        return "the first line of a spec file must be `# @package _global_`"
     if dataclasses.is_dataclass(error.object_type):
         known = [field.name for field in dataclasses.fields(error.object_type)]
         return "no such key." + (suggest(name, known) or f" There are: {', '.join(known)}")
@@ -170,13 +170,15 @@ def _diagnose_override(error: OverrideParseException) -> str:
         hint = " Write key=value."
     elif "${" in error.override:
         hint = " An expression goes into single quotes inside the double ones: \"key='${...}'\""
-    elif re.search(r"[()\[\]{}, ]", error.override):
-        hint = " Quote a value with brackets, commas or blanks: \"key='...'\""
+    else:
+        hint = " Quote the value: \"key='...'\""
     return f"command line: {error.override}: cannot be understood.{hint}"
 
 
 def _diagnose_message(error: BaseException, typed: CommandLine) -> str:
     message, _, details = (str(error).strip() or type(error).__name__).partition("\n")
+    if isinstance(error, AssertionError) and (word := _find_word("inference.", typed)):
+        return f"command line: {word}: inference is none here, so it has no fields; add inference=completion"
     if isinstance(error, OSError):
         return f"{error.filename}: cannot write the run's folder ({error.strerror}); choose another hydra.run.dir"
     if "override must be a string or a list" in message:
@@ -186,6 +188,10 @@ def _diagnose_message(error: BaseException, typed: CommandLine) -> str:
     if isinstance(error, ConfigCompositionException):
         return _diagnose_composition(message, details.partition("\n")[0], typed)
     return f"the config cannot be composed: {type(error).__name__}: {message}"
+
+
+def _find_word(start: str, typed: CommandLine) -> str | None:
+    return next((word for word in typed.words if word.startswith(start)), None)
 
 
 def _diagnose_composition(message: str, details: str, typed: CommandLine) -> str:

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvalidate.facts import LOG_PREFIX, Facts
+from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
+from fgvalidate.inference import InferenceResult, find_median
+from fgvalidate.perplexity import Perplexity
 from fgvalidate.process import ProcessResult
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog
 
 NUM_NONFINITE_STEPS = 10
+_INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Observation:
     """What the run added to the project's checkout; None: it is in no checkout that git can read."""
     num_gpus_available: int
     num_gpus_used: int
+    inference: InferenceResult | str
+    """What the inference stage observed, or why it was not run."""
 
 
 def collect_facts(seen: Observation) -> Facts:
@@ -52,7 +57,11 @@ def collect_facts(seen: Observation) -> Facts:
     values["files.found"] = dict(seen.files)
     values["gpu.num_available"] = seen.num_gpus_available
     values["gpu.num_used"] = seen.num_gpus_used
-    not_applicable = {}
+    not_applicable: dict[str, str] = {}
+    if isinstance(seen.inference, str):
+        not_applicable |= dict.fromkeys(_INFERENCE_FACTS, seen.inference)
+    else:
+        _add_inference(seen.inference, values, notes)
     if seen.created_files is None:
         not_applicable["repo.created_files"] = "the project is in no git checkout"
     else:
@@ -152,6 +161,53 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
         notes["loss.drop"] = f"from {log.losses[0]:.4g} at step {log.steps[0]} to {log.losses[-1]:.4g} at the last"
 
 
+def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[str, str]) -> None:
+    start, samples = result.start, result.samples
+    values |= {
+        "inference.scorer": result.scorer,
+        "inference.model_dir": result.model_dir and str(result.model_dir),
+        "inference.server_healthy": start is not None and start.is_healthy,
+        "inference.texts": [sample.completion.text for sample in samples],
+    }
+    if start is not None:
+        values |= {
+            "inference.server_startup_s": start.startup_s,
+            "inference.server_attempts": start.num_attempts,
+        }
+    if result.problem:
+        # Without all the samples there is nothing to take the median of.
+        notes |= dict.fromkeys(_INFERENCE_FACTS, result.problem)
+        return
+    first = samples[0].completion
+    wholes = [_read_perplexity(sample.whole) for sample in samples]
+    median = find_median(wholes)
+    values |= {
+        "inference.text": min(samples, key=lambda sample: _distance(sample.whole, median)).completion.text,
+        "inference.num_empty": sum(not sample.completion.text.strip() for sample in samples),
+        "inference.finish_reason": first.finish_reason,
+        "inference.prompt_tokens": first.prompt_tokens,
+        "inference.completion_tokens": first.completion_tokens,
+        "inference.latency_s": first.latency_s,
+        "inference.perplexities": wholes,
+        "inference.perplexity": median,
+        "inference.completion_perplexity": find_median([_read_perplexity(sample.continuation) for sample in samples]),
+        "inference.is_truncated": any(sample.whole is not None and sample.whole.is_truncated for sample in samples),
+        "inference.distinct_2": find_median([sample.distinct_2 for sample in samples]),
+    }
+    if median is None:
+        notes["inference.perplexity"] = "a text has fewer than two tokens, which is no evidence"
+    if values["inference.distinct_2"] is None:
+        notes["inference.distinct_2"] = "a completion has fewer than two words, which is no evidence"
+
+
+def _read_perplexity(score: Perplexity | None) -> float | None:
+    return None if score is None else score.perplexity
+
+
+def _distance(score: Perplexity | None, median: float | None) -> float:
+    return math.inf if score is None or median is None else abs(score.perplexity - median)
+
+
 def _is_epoch_ended(log: TrainingLog) -> bool:
     """Whether the last step is the one nearest to the end of an epoch."""
     epoch, step = log.epoch, log.global_step
@@ -174,6 +230,8 @@ def look_for_files(run_directory: Path | None, names: list[str]) -> dict[str, bo
     if run_directory is None:
         return dict.fromkeys(names, False)
     return {
-        name: (run_directory / name).exists() or bool(glob.glob(name, root_dir=run_directory, recursive=True))
+        name: any(
+            (run_directory / path).exists() for path in [name, *glob.glob(name, root_dir=run_directory, recursive=True)]
+        )
         for name in names
     }

@@ -85,7 +85,7 @@ class Operator:
             if isinstance(value, Absent) and value.skip:
                 return "skipped", shown, value.reason
             if isinstance(value, Absent) and not self.takes_absent:
-                return "error", shown, f"no {value.name}: {value.reason}" if value.reason else f"no {value.name}"
+                return "error", shown, _explain_absent(value)
         try:
             self._require_accepted(bounds)
             comparison = self.compare(actual, *bounds)
@@ -122,6 +122,10 @@ def _show(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "[]"
     return value if _is_placeholder(value) else repr(value)
+
+
+def _explain_absent(fact: Absent) -> str:
+    return f"no {fact.name}: {fact.reason}" if fact.reason else f"no {fact.name}"
 
 
 def _is_number(value: Any) -> bool:
@@ -168,8 +172,8 @@ def _compare_eq(actual: Any, expected: Any) -> Comparison:
 
 
 def _compare_ne(actual: Any, expected: Any) -> Comparison:
-    is_nan = isinstance(actual, float) and math.isnan(actual)
-    return Comparison(not is_nan and not _equal(actual, expected))
+    is_finite = not isinstance(actual, float) or math.isfinite(actual)
+    return Comparison(is_finite and not _equal(actual, expected))
 
 
 def _compare_between(actual: Any, low: Any, high: Any) -> Comparison:
@@ -234,7 +238,7 @@ def _ordering(name: str, sign: str, holds: Callable[[Any, Any], Any], meaning: s
         form=f"{sign} {{0}}",
         compare=_Ordering(holds),
         accepts=_is_number,
-        operand="a number (infinity is .inf)",
+        operand="a number",
         meaning=meaning,
     )
 
@@ -247,7 +251,7 @@ OPERATORS = (
         accepts=_is_anything,
         meaning="equal, of the same kind (true is not 1)",
     ),
-    Operator(name="ne", form="!= {0}", compare=_compare_ne, accepts=_is_anything, meaning="not equal, and not NaN"),
+    Operator(name="ne", form="!= {0}", compare=_compare_ne, accepts=_is_anything, meaning="not equal, and finite"),
     _ordering("lt", "<", operator.lt, "finite and less than the bound"),
     _ordering("le", "<=", operator.le, "finite and at most the bound"),
     _ordering("gt", ">", operator.gt, "finite and greater than the bound"),
@@ -307,35 +311,47 @@ def _is_check(value: Any) -> bool:
     return isinstance(value, Mapping | DictConfig) and "status" in value
 
 
+def _read_condition(condition: Any, word: str) -> bool:
+    """Returns whether a condition holds: true, false, or a check, which holds when it passes."""
+    if _is_check(condition):
+        return bool(condition["status"] == "passed")
+    if not isinstance(condition, bool):
+        raise BadOperandError(f"{word} takes true, false or a check as its condition, not {condition!r}")
+    return condition
+
+
+def _preview_condition(condition: Any, word: str) -> str:
+    is_open = isinstance(condition, str) and (_is_placeholder(condition) or condition.startswith(PENDING))
+    return condition.removeprefix(PENDING).strip() if is_open else _show(_read_condition(condition, word))
+
+
 def resolve_warn(check: Any, condition: Any = True) -> Any:
-    """The `warn` resolver: a failed check becomes a warning, when the condition (default: always) is true."""
+    """The `warn` resolver: a failed check becomes a warning, when the condition (default: always) holds."""
     if not facts_are_bound():
-        suffix = "" if condition is True else f" if {_show(condition)}"
+        suffix = "" if condition is True else f" if {_preview_condition(condition, 'warn')}"
         return f"{check} (else a warning{suffix})"
     if not _is_check(check):
         raise BadOperandError(f"warn takes a check, not {check!r}")
-    downgraded = condition is True and check["status"] == "failed"
-    return {**check, "status": "warned"} if downgraded else check
+    holds = not isinstance(condition, Absent) and _read_condition(condition, "warn")
+    return {**check, "status": "warned"} if holds and check["status"] == "failed" else check
 
 
 def resolve_when(condition: Any, check: Any) -> Any:
-    """The `when` resolver: the check if the condition is true, skipped if it is false."""
+    """The `when` resolver: the check if the condition holds, skipped if it does not."""
     if not facts_are_bound():
-        return check if condition is True else f"{check} (only when {_show(condition)})"
+        return check if condition is True else f"{check} (only when {_preview_condition(condition, 'when')})"
     if not _is_check(check):
         raise BadOperandError(f"when takes a check, not {check!r}")
     if isinstance(condition, Absent):
-        return {**check, "status": "error", "message": f"no {condition.name}: {condition.reason}"}
-    if condition is True:
-        return check
-    return {**check, "status": "skipped", "message": "switched off"}
+        return {**check, "status": "error", "message": _explain_absent(condition)}
+    return check if _read_condition(condition, "when") else {**check, "status": "skipped", "message": "switched off"}
 
 
 @dataclass(frozen=True)
 class Arithmetic:
     """The resolvers `mul` and `add`, over numbers and facts; null and unobserved facts pass through.
 
-    NaN, which no value can satisfy as a bound, when a term is not finite.
+    NaN, which no value can satisfy as a bound, when the result is not finite.
     """
 
     name: str
@@ -356,7 +372,8 @@ class Arithmetic:
             if not _is_number(term):
                 raise BadOperandError(f"{self.name} takes numbers, not {term!r}")
         # Half of infinity is no bound.
-        return self.combine(list(terms)) if all(map(math.isfinite, terms)) else math.nan
+        result = self.combine(list(terms))
+        return result if math.isfinite(result) else math.nan
 
 
 def resolve_coalesce(*values: Any) -> Any:
@@ -378,10 +395,10 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
 MODIFIERS = {
     "fact:NAME": "the observed value",
     "warn:CHECK": "a failed check becomes a warning",
-    "warn:CHECK,CONDITION": "the same, only when the condition is true",
-    "when:CONDITION,CHECK": "the check is skipped when the condition is false",
-    "mul:X,Y": "the product; null or an unobserved fact passes through, NaN when a term is not finite",
-    "add:X,Y": "the sum; null or an unobserved fact passes through, NaN when a term is not finite",
+    "warn:CHECK,CONDITION": "the same, only when the condition (true, false or a check) holds",
+    "when:CONDITION,CHECK": "the check is skipped when the condition (true, false or a check) does not hold",
+    "mul:X,Y": "the product; null or an unobserved fact passes through, NaN when the result is not finite",
+    "add:X,Y": "the sum; null or an unobserved fact passes through, NaN when the result is not finite",
     "coalesce:X,Y": "the first that is not null",
 }
 """How the other words are written, and what they mean."""

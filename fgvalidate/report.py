@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Outcome = Literal["passed", "failed", "skipped", "invalid"]
 
 SCHEMA_VERSION = 1
+LONGEST_MESSAGE = 400
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
 OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "invalid": "bold red"}
 
@@ -38,6 +39,8 @@ class Report:
     """What to do next, a line each."""
     stderr_tail: tuple[str, ...] = ()
     """The last lines of the trainer's stderr, on failure."""
+    server_log_tail: tuple[str, ...] = ()
+    """The last lines of the inference server's log, where it did not become healthy."""
     run_dir: Path | None = None
     """The run's folder; None when nothing was run."""
     duration_s: float = 0.0
@@ -56,6 +59,7 @@ class Report:
             "checks": [to_json(asdict(verdict)) for verdict in self.verdicts],
             "advice": list(self.advice),
             "stderr_tail": list(self.stderr_tail),
+            "server_log_tail": list(self.server_log_tail),
             "run_dir": str(self.run_dir),
             "duration_s": round(self.duration_s, 3),
             "versions": read_versions(),
@@ -99,6 +103,11 @@ def show_value(value: Any) -> str:
     return str(value)
 
 
+def shorten(text: str) -> str:
+    """Returns the text, cut where it would fill the screen; the report file has all of it."""
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}..."
+
+
 def escape_controls(text: str) -> str:
     """Makes control characters visible: what a trainer prints must not move the reader's cursor."""
     return "".join(
@@ -116,9 +125,10 @@ def print_report(report: Report, console: "Console") -> None:
     """Prints the report for a reader: the checks, the verdict, then where to look and what to do next."""
     if report.verdicts:
         _print_checks(report, console)
-    if report.stderr_tail:
-        console.print(_text("The last lines of stderr:", "bold"))
-        for line in report.stderr_tail:
+    for name, tail in (("stderr", report.stderr_tail), ("the server's log", report.server_log_tail)):
+        if tail:
+            console.print(_text(f"The last lines of {name}:", "bold"))
+        for line in tail:
             console.print(_text(f"  {line}", "dim"), soft_wrap=True)
     for line in report.advice:
         console.print(_text(line), soft_wrap=True)
@@ -144,7 +154,7 @@ def _print_checks(report: Report, console: "Console") -> None:
                 _text(verdict.status, STYLES[verdict.status]),
                 _text(show_value(verdict.actual)),
                 _text(verdict.expected),
-                _text("" if verdict.status == "passed" else verdict.message),
+                _text("" if verdict.status == "passed" else shorten(verdict.message)),
             )
     console.print(table)
     for reason, names in _group_skipped(report.verdicts).items():

@@ -15,6 +15,7 @@ class RunDir:
       .hydra/                        what was composed
       train/                         the trainer's output directory
       train.stdout  train.stderr     what it printed
+      server.log                     what the inference server printed
       facts.json    report.json      what was observed, and the verdict
     """
 
@@ -40,6 +41,16 @@ class RunDir:
     def stderr_path(self) -> Path:
         """What the training command said besides."""
         return self.root / "train.stderr"
+
+    @property
+    def server_log_path(self) -> Path:
+        """What the inference server printed."""
+        return self.root / "server.log"
+
+    @property
+    def modules_cache(self) -> Path:
+        """Where transformers keeps the code of this run's model."""
+        return self.root / "hf_modules"
 
     @property
     def facts_path(self) -> Path:

@@ -62,6 +62,81 @@ class Stderr:
 
 
 @dataclass(kw_only=True)
+class Inference:
+    """What is asked of the trained model, and what its answer must be."""
+
+    prompt: str = "Once upon a time"
+    """Text to complete."""
+    max_tokens: int = 50
+    """Tokens to generate at most."""
+    temperature: float = 0.7
+    """Sampling temperature; 0 is greedy."""
+    seed: int | None = 0
+    """Of the first sample; each further one adds 1. None: the server chooses."""
+    num_samples: int = 1
+    """Completions requested; the median is judged, all are kept."""
+    perplexity_max: float | None = 500.0
+    """Highest allowed perplexity of prompt + completion."""
+    perplexity_min: float | None = None
+    """Lowest expected perplexity: repetition loops have a low one."""
+    distinct_2_min: float | None = None
+    """Lowest share, up to 1, of distinct word bigrams in the completion."""
+    server_timeout: int = 60
+    """Seconds to wait for a healthy server."""
+    request_timeout: int = 60
+    """Seconds to wait for a completion."""
+
+    def __post_init__(self) -> None:
+        _require(self.prompt != "", "inference.prompt", self.prompt, "must not be empty")
+        for name in ("max_tokens", "num_samples", "server_timeout", "request_timeout"):
+            _require(getattr(self, name) >= 1, f"inference.{name}", getattr(self, name), "must be at least 1")
+        in_range = math.isfinite(self.temperature) and self.temperature >= 0
+        _require(in_range, "inference.temperature", self.temperature, "must be 0 or more")
+        for name in ("perplexity_max", "perplexity_min", "distinct_2_min"):
+            bound = getattr(self, name)
+            valid = bound is None or (math.isfinite(bound) and bound >= 0)
+            _require(valid, f"inference.{name}", bound, "must be a finite number of at least 0, or null")
+        share = self.distinct_2_min is None or self.distinct_2_min <= 1
+        _require(share, "inference.distinct_2_min", self.distinct_2_min, "is a share, at most 1")
+
+
+@dataclass(kw_only=True)
+class Server:
+    """How the trained model is served."""
+
+    name: str = MISSING
+    """Names this server in reports."""
+    program: str = MISSING
+    """Executable: a path, or a name looked up beside the backend's Python or program, then on PATH."""
+    arguments: list[str] = field(default_factory=list)
+    """`{model_dir}`, `{host}`, `{port}` and `{root}` (the backend's) are filled in."""
+    cpu_arguments: list[str] = field(default_factory=list)
+    """Appended when no GPU is used."""
+    env: dict[str, str | None] = field(default_factory=dict)
+    """Environment variables set for the server, after the backend's; null removes one."""
+    health_path: str = "/health"
+    """Answers with status 200 when the server is ready."""
+    model: str | None = None
+    """The request's `model`, with `{model_dir}` filled in; None: left out."""
+    needs_weights: bool = True
+    """Whether it is given the newest checkpoint that holds weights, and not the output's root."""
+
+
+@dataclass(kw_only=True)
+class Scorer:
+    """The language model that scores text."""
+
+    name: str = MISSING
+    """Names this scorer in reports."""
+    model: str = MISSING
+    """A local folder, or a model id of the hub."""
+    device: str = "cpu"
+    """Where it runs: one short text is scored sooner on the CPU than a CUDA context starts."""
+    max_length: int = 512
+    """Tokens of a text that are scored at most."""
+
+
+@dataclass(kw_only=True)
 class Backend:
     """How a trainer is started and what it leaves."""
 
@@ -90,8 +165,9 @@ class Backend:
     """Folders below the output directory that hold saved weights (what `keep` keeps or removes)."""
 
     def __post_init__(self) -> None:
-        rule = "must be a pattern below the output directory"
-        _require(self.log != "" and not PurePosixPath(self.log).is_absolute(), "backend.log", self.log, rule)
+        log = PurePosixPath(self.log)
+        inside = log.parts and not log.is_absolute() and ".." not in log.parts
+        _require(bool(inside), "backend.log", self.log, "must be a pattern below the output directory")
         for folder in self.checkpoints:
             path = PurePosixPath(folder)
             inside = path.parts and not path.is_absolute() and ".." not in path.parts
@@ -124,8 +200,10 @@ class Spec:
     """Seconds that the training command may take."""
     markers: list[str] = field(default_factory=lambda: ["integration"])
     """Names by which suites select specs."""
-    inference: Any = None
+    inference: Inference | None = None
     """The inference stage; None: training only."""
+    server: Server = field(default_factory=Server)
+    scorer: Scorer = field(default_factory=Scorer)
     backend: Backend = field(default_factory=Backend)
     bounds: dict[str, Any] = field(default_factory=dict)
     """Values by backend name, for interpolations such as `${oc.select:bounds.${backend.name},null}`."""
@@ -148,18 +226,24 @@ class Spec:
         for name in self.expected_files:
             inside = name != "" and not PurePosixPath(name).is_absolute()
             _require(inside, "expected_files", name, "must be a path relative to the run directory")
-        if self.inference is not None:
-            raise SpecError(
-                f"inference: there is no inference stage (inference=none is the only option), so {self.inference!r} "
-                "would go unchecked; remove it"
-            )
+        if self.bounds:
+            known = ", ".join(self.bounds)
+            rule = f"has no entry for this backend (it has {known}); add one, {{}} where there is no bound"
+            _require(self.backend.name in self.bounds, "bounds", self.backend.name, rule)
         self._check_dynamic_args()
+        saves = self.dynamic_args.get("save_strategy") not in {None, "no"}
+        if self.inference is not None and not saves:
+            raise SpecError(
+                "dynamic_args.save_strategy: inference needs saved weights; set it to steps (or epoch), "
+                "or leave the stage out with inference=none"
+            )
 
     def _check_dynamic_args(self) -> None:
         for name, value in self.dynamic_args.items():
             key = f"dynamic_args.{name}"
             scalar = value is None or isinstance(value, str | int | float)
             _require(scalar, key, value, "must be one text, number or boolean")
+            _require("-" not in name, key, value, f"is written {name.replace('-', '_')}")
         save_strategy = self.dynamic_args.get("save_strategy")
         key = "dynamic_args.save_strategy"
         if isinstance(save_strategy, bool):

@@ -12,13 +12,15 @@ from fgvalidate.checkout import find_checkout, list_changed_files
 from fgvalidate.checks import Verdict, judge
 from fgvalidate.command import Command
 from fgvalidate.facts import Facts
+from fgvalidate.inference import InferenceResult, run_inference
 from fgvalidate.observation import Observation, collect_facts, look_for_files
+from fgvalidate.perplexity import BackgroundScorer
 from fgvalidate.process import ProcessResult, run_process
 from fgvalidate.report import Outcome, Report, show_value
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import read_tail, search_text
-from fgvalidate.training_log import find_training_log
+from fgvalidate.training_log import TrainingLog, find_training_log
 
 NUM_TAIL_LINES = 20
 SUGGESTED_HEADROOM = 1.25
@@ -42,6 +44,8 @@ class Plan:
     num_gpus_used: int
     repeat: str
     """What to type to repeat the run."""
+    server: Command | None = None
+    """The inference server's, with its placeholders; None: the spec has no inference stage."""
 
 
 def validate(plan: Plan, on_tick: Callable[[float], None]) -> Report:
@@ -65,10 +69,28 @@ def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
     """Runs the training command and collects the facts of it."""
     checkout = find_checkout(plan.project)
     apart = (plan.run_dir.root, Path.cwd() / "outputs")
+    # It loads while training runs, and so costs the run nothing.
+    scorer = start_scorer(plan.spec) if plan.server else None
     files_before = list_changed_files(checkout, apart=apart) if checkout else None
     process = train(plan, on_tick)
     files_after = list_changed_files(checkout, apart=apart) if checkout else None
-    return observe(plan, process, None if files_before is None or files_after is None else files_after - files_before)
+    created_files = None if files_before is None or files_after is None else files_after - files_before
+    return observe(plan, process, created_files, scorer)
+
+
+def start_scorer(spec: Spec) -> BackgroundScorer:
+    """Begins to load the reference model."""
+    return BackgroundScorer(spec.scorer.model, device=spec.scorer.device, max_length=spec.scorer.max_length)
+
+
+def infer(plan: Plan, log: TrainingLog, scorer: BackgroundScorer | None) -> InferenceResult | str:
+    """Runs the inference stage; returns why not where there is none, or nothing to serve."""
+    if plan.server is None or scorer is None:
+        return "there is no inference stage"
+    if log.final is None:
+        return "training did not finish"
+    run_dir = plan.run_dir
+    return run_inference(plan.spec, plan.server, scorer, output_dir=run_dir.train_dir, log_path=run_dir.server_log_path)
 
 
 def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
@@ -84,8 +106,10 @@ def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
     )
 
 
-def observe(plan: Plan, process: ProcessResult, created_files: frozenset[str] | None) -> Facts:
-    """Looks at everything that the training command left."""
+def observe(
+    plan: Plan, process: ProcessResult, created_files: frozenset[str] | None, scorer: BackgroundScorer | None
+) -> Facts:
+    """Looks at everything that the training command left, and at what the trained model says."""
     spec, run_dir = plan.spec, plan.run_dir
     log = find_training_log(
         run_dir.train_dir, spec.backend.log, written_after=plan.written_after, started_at=process.started_at
@@ -105,6 +129,7 @@ def observe(plan: Plan, process: ProcessResult, created_files: frozenset[str] | 
             created_files=created_files,
             num_gpus_available=plan.num_gpus_available,
             num_gpus_used=plan.num_gpus_used,
+            inference=infer(plan, log, scorer),
         )
     )
 
@@ -114,15 +139,22 @@ def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: f
     red = [verdict for verdict in verdicts if verdict.is_red]
     has_stderr = plan.run_dir.stderr_path.is_file()
     judged = any(verdict.status == "passed" for verdict in verdicts)
-    outcome: Outcome = "passed" if judged and not red else "failed"
-    reason = explain(red) if red else "" if judged else "no check could be judged"
+    # A stage that was asked for and never ran is no pass, whichever checks the spec has switched off.
+    is_unserved = plan.server is not None and "inference.server_healthy" not in facts.values
+    outcome: Outcome = "passed" if judged and not red and not is_unserved else "failed"
+    warned = ", ".join(verdict.name for verdict in verdicts if verdict.status == "warned")
+    noted = f"with warnings: {warned}" if warned else ""
+    reason = explain(red) if red else noted if judged else "no check could be judged"
+    if is_unserved and not red:
+        reason = f"the inference stage was not run: {facts.not_applicable['inference.server_healthy']}"
     return Report(
         test_id=plan.spec.test_id,
         outcome=outcome,
         reason=reason,
         command=plan.repeat,
         verdicts=tuple(verdicts),
-        advice=tuple(advise(plan.spec, facts)),
+        advice=(*quote_text(facts), *advise(plan.spec, facts)),
+        server_log_tail=tuple(read_server_log(plan, facts)),
         stderr_tail=tuple(read_tail(plan.run_dir.stderr_path, num_lines=NUM_TAIL_LINES)) if red and has_stderr else (),
         run_dir=plan.run_dir.root,
         duration_s=duration_s,
@@ -133,14 +165,42 @@ def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: f
 def explain(red: list[Verdict]) -> str:
     """Returns the first cause, and what else is red: checks are declared in the order of cause and effect."""
     first, *others = red
-    why = f" ({first.message})" if first.message else ""
     also = f"; also red: {', '.join(verdict.name for verdict in others)}" if others else ""
+    if first.actual is None:
+        return f"{first.name} could not be judged: {first.message}{also}"
+    why = f" ({first.message})" if first.message else ""
     return f"{first.name} is {show_value(first.actual)}, expected {first.expected}{why}{also}"
 
 
+def read_server_log(plan: Plan, facts: Facts) -> list[str]:
+    """Returns the last lines of the server's log where it did not become healthy."""
+    path = plan.run_dir.server_log_path
+    unhealthy = facts.values.get("inference.server_healthy") is False
+    return read_tail(path, num_lines=NUM_TAIL_LINES) if unhealthy and path.is_file() else []
+
+
+def quote_text(facts: Facts) -> list[str]:
+    """Returns what the model said, and what its perplexity means."""
+    text, perplexity = facts.values.get("inference.text"), facts.values.get("inference.perplexity")
+    if text is None or perplexity is None:
+        return []
+    scorer = facts.values["inference.scorer"]
+    band = f", {name_band(perplexity)}" if scorer == "gpt2" else ""
+    return [f"Text    {' '.join(text.split())} (perplexity {perplexity:.1f} under {scorer}{band})"]
+
+
+def name_band(perplexity: float) -> str:
+    """Returns what a perplexity under GPT-2 means: the bands overlap, and the better one is named."""
+    bands = [(60, "well-written English"), (200, "acceptable"), (1000, "poorly trained")]
+    return next((name for bound, name in bands if perplexity <= bound), "random tokens")
+
+
 def advise(spec: Spec, facts: Facts) -> list[str]:
-    """Suggests a bound where the spec has none on the loss."""
+    """Suggests a bound where the spec has none on the loss, or none that notices a loss that does not fall."""
     loss = facts.values.get("loss.final")
+    drop = facts.values.get("loss.drop")
+    if spec.loss.drop_min is None and drop is not None and not drop > 0:
+        return ["The loss did not fall, and no bound demands it: loss.drop_min=0.1 would be red."]
     unbounded = spec.loss.final_max is None and spec.loss.final_min is None and spec.loss.drop_min is None
     if not unbounded or loss is None or not loss > 0:
         return []

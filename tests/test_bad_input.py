@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SPECS = "There are: tiny_experiment, tiny_llama"
+SPECS = "There are: tiny_experiment, tiny_llama, tiny_llama_inference"
 
 
 Call = Callable[..., Any]
@@ -20,15 +20,15 @@ def folder(workplace: Any) -> Path:
 
 
 COMMAND_LINES: list[tuple[list[str], str]] = [
-    ([], "no spec is chosen: say +spec=NAME, one of tiny_experiment, tiny_llama"),
+    ([], "no spec is chosen: say +spec=NAME, one of tiny_experiment, tiny_llama, tiny_llama_inference"),
     (["spec=tiny_llama"], "command line: spec=tiny_llama: a spec is added with a plus: +spec=tiny_llama"),
     (
         ["+spec=tiny_llama", "+spec=tiny_experiment"],
         "command line: +spec=tiny_llama +spec=tiny_experiment: choose one spec, or run several with -m +spec=A,B",
     ),
     (["+spec="], f"spec=: the name is missing. {SPECS}"),
-    (["+spec=null"], "command line: +spec=null: options are chosen by name; spec has: tiny_experiment, tiny_llama"),
-    (["+spec=inf"], "command line: +spec=inf: options are chosen by name; spec has: tiny_experiment, tiny_llama"),
+    (["+spec=null"], "command line: +spec=null: options are chosen by name; spec has: tiny_experiment, tiny_llama, "),
+    (["+spec=inf"], "command line: +spec=inf: options are chosen by name; spec has: tiny_experiment, tiny_llama, "),
     (["+spec=tiny_lama"], f"spec=tiny_lama: there is no such spec. Did you mean 'tiny_llama'? {SPECS}"),
     (["+spec=../x"], f"spec=../x: there is no such spec. {SPECS}"),
     (["tier=smok"], "tier=smok: there is no such tier. Did you mean 'smoke'? There are: full, smoke, standard"),
@@ -67,8 +67,10 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (["stderr.forbidden_patterns=['']"], "command line: stderr.forbidden_patterns: a pattern must not be empty"),
     (["keep=some"], "command line: keep: must be one of all, failed, none, not 'some'"),
     (["backend.checkpoints=[..]"], "command line: backend.checkpoints: must be a folder below the output directory"),
-    (["inference.max_tokens=3"], "command line: inference.max_tokens: inference is none here, so it has no fields"),
-    (["inference=null"], "command line: inference=null: options are chosen by name; inference has: none"),
+    (["inference.max_tokens=3"], "command line: inference.max_tokens=3: inference is none here, so it has no fields"),
+    (["inference=completion"], f"{ROOT}/conf/project/tiny_llama.yaml:7: dynamic_args.save_strategy: inference needs"),
+    (["inference=completion", "dynamic_args.save_strategy=no"], "command line: dynamic_args.save_strategy: inference"),
+    (["inference=null"], "command line: inference=null: options are chosen by name; inference has: completion, none"),
     (["checks=null"], "command line: checks=null: options are chosen by name; checks has: default"),
     (["+checks.x=passed"], "command line: checks.x: must be one check expression such as "),
     (
@@ -100,7 +102,7 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["backend=forgather"],
-        f"{ROOT}/conf/backend/forgather.yaml:8: backend.root: not set, and backend=forgather",
+        f"{ROOT}/conf/backend/forgather.yaml:12: backend.root: not set, and backend=forgather",
     ),
     (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),
     (
@@ -149,7 +151,15 @@ test_id: mine
         ("project_dir: nowhere\n", "specs/spec/mine.yaml:6: project_dir: no such folder: nowhere"),
         ("loss: [\n", "specs/spec/mine.yaml:7: not valid YAML: "),
         ("markers:\n\t- a\n", "specs/spec/mine.yaml:7: not valid YAML: "),
-        ("inference:\n  prompt: Once\n", "specs/spec/mine.yaml:6: inference: there is no inference stage"),
+        (
+            "inference:\n  prompt: Once\n",
+            f"{ROOT}/conf/project/tiny_llama.yaml:7: dynamic_args.save_strategy: inference needs",
+        ),
+        (
+            "inference:\n  temperature: -1\n",
+            "specs/spec/mine.yaml:7: inference.temperature: must be 0 or more",
+        ),
+        ("inference:\n  max_tokns: 1\n", "specs/spec/mine.yaml:7: inference.max_tokns: no such key. Did you mean"),
     ],
     ids=lambda value: value.replace("\n", " ")[:50],
 )

@@ -252,6 +252,10 @@ GOOD_FACTS: dict[str, Any] = {
     "loss.final": 2.0,
     "loss.drop": 0.6,
     "repo.created_files": [],
+    "inference.server_healthy": True,
+    "inference.num_empty": 0,
+    "inference.perplexity": 100.0,
+    "inference.distinct_2": 0.9,
 }
 
 
@@ -266,6 +270,7 @@ def judge_defaults(facts: dict[str, Any], **loss: Any) -> dict[str, str]:
             "expected_files": ["trainer_logs.json"],
             "min_steps_logged": 2,
             "loss": {"final_max": 4.0, "final_min": 0.5, "drop_min": 0.35, "no_nan": True, **loss},
+            "inference": {"perplexity_max": 500.0, "perplexity_min": 5.0, "distinct_2_min": 0.3},
             "checks": shipped,
         }
     )
@@ -300,6 +305,11 @@ FOUND = {"line_number": 1, "line": "x"}
         ("loss.drop", 0.3, "loss_drop", "failed"),
         ("loss.drop", NAN, "loss_drop", "failed"),
         ("repo.created_files", ["x"], "repo_clean", "warned"),
+        ("inference.server_healthy", False, "server_healthy", "failed"),
+        ("inference.num_empty", 1, "completion_not_empty", "failed"),
+        ("inference.perplexity", 501.0, "perplexity_max", "failed"),
+        ("inference.perplexity", 4.0, "perplexity_min", "failed"),
+        ("inference.distinct_2", 0.2, "distinct_2_min", "failed"),
     ],
 )
 def test_each_default_check_goes_red_alone(fact: str, value: Any, check: str, status: str) -> None:

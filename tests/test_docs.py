@@ -9,7 +9,7 @@ import pytest
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.operators import MODIFIERS, OPERATORS
 from fgvalidate.report import Report
-from fgvalidate.spec import Loss, Spec, Stderr
+from fgvalidate.spec import Inference, Loss, Spec, Stderr
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,10 +59,10 @@ def test_every_key_of_a_facts_file_is_documented(tmp_path: Path) -> None:
     assert set(read_table(ROOT / "docs/report.md", "facts.json")) == set(written)
 
 
-@pytest.mark.parametrize("schema", [Spec, Loss, Stderr])
+@pytest.mark.parametrize("schema", [Spec, Loss, Stderr, Inference])
 def test_every_spec_field_is_in_the_readme(schema: type) -> None:
     prefix = "" if schema is Spec else f"{schema.__name__.lower()}."
-    nested = {"loss", "stderr", "backend", "inference"}
+    nested = {"loss", "stderr", "backend", "server", "scorer"}
 
     names = [f"`{prefix}{field.name}`" for field in dataclasses.fields(schema) if field.name not in nested]
 

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     ("errors",),
     ("spec", "supervisor"),
-    ("process", "run_dir", "training_log", "text_search", "gpu"),
-    ("command", "checkout"),
-    ("facts",),
+    ("process", "run_dir", "training_log", "text_search", "gpu", "perplexity", "completion", "model_dir"),
+    ("command", "checkout", "server"),
+    ("facts", "inference"),
     ("observation", "operators"),
     ("checks",),
     ("composition", "report", "progress"),
