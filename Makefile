@@ -18,3 +18,4 @@ bench:        # the figures that the README quotes
 	python benchmarks/stderr_flood.py
 	python benchmarks/long_log.py
 	python benchmarks/shipped_specs.py
+	python benchmarks/inference_stage.py

@@ -55,6 +55,7 @@ CATALOGUE: dict[str, str] = {
     "inference.server_healthy": "whether the server became healthy and answered a first completion",
     "inference.server_startup_s": "from its start until it was healthy, seconds",
     "inference.server_attempts": "how often it was started (again when another took its port)",
+    "inference.is_loopback": "whether the server's port can be reached from this machine alone",
     "inference.texts": "the completions, by sample",
     "inference.text": "the completion of median perplexity",
     "inference.num_empty": "completions without a visible character",

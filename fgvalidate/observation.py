@@ -173,6 +173,7 @@ def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[
         values |= {
             "inference.server_startup_s": start.startup_s,
             "inference.server_attempts": start.num_attempts,
+            "inference.is_loopback": start.is_loopback,
         }
     if result.problem:
         # Without all the samples there is nothing to take the median of.

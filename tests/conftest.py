@@ -97,7 +97,7 @@ class Workplace:
         )
         new = sorted(self._list_run_dirs() - before)
         documents = [path and path / name for path in new[-1:] for name in ("report.json", "facts.json")]
-        report, facts = ([read_strict_json(path) if path.exists() else {} for path in documents] or [{}, {}])[:2]
+        report, facts = ([read_strict_json(path) if path.is_file() else {} for path in documents] or [{}, {}])[:2]
         return Run(done.returncode, done.stdout, done.stderr, new[-1] if new else None, report, facts)
 
     def _list_run_dirs(self) -> set[Path]:

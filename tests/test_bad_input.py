@@ -104,6 +104,16 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
         ["backend=forgather"],
         f"{ROOT}/conf/backend/forgather.yaml:12: backend.root: not set, and backend=forgather",
     ),
+    (["+spec=[tiny_llama,tiny_experiment]"], "spec: choose one, or run several with -m +spec=A,B"),
+    (["+dynamic_args.max-steps=5"], "command line: dynamic_args.max-steps: is written max_steps, not 5"),
+    (["+dynamic_args.output_dir=/x"], "command line: dynamic_args.output_dir: backend=builtin sets this flag itself"),
+    (["backend.log=../x.json"], "command line: backend.log: must be a pattern below the output directory"),
+    (["backend.arguments=['{projct}']"], "command line: backend.arguments: {projct} is none of {project}, {config}, "),
+    (
+        ["backend.name=mine"],
+        f"{ROOT}/conf/spec/tiny_llama.yaml:14: bounds: has no entry for this backend (it has",
+    ),
+    (["backend.root=~/x"], "command line: backend.root=~/x: cannot be understood. Quote the value"),
     (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),
     (
         ["backend.program=no-such-program"],
@@ -173,6 +183,37 @@ def test_wrong_spec_file_is_named_with_its_line(fgvalidate: Call, folder: Path, 
     assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
 
 
+def test_spec_file_without_its_first_line_is_told(fgvalidate: Call, folder: Path) -> None:
+    (folder / "specs/spec").mkdir(parents=True)
+    (folder / "specs/spec/mine.yaml").write_text("test_id: mine\n", encoding="utf-8")
+
+    answer = fgvalidate("--config-dir", "specs", "+spec=mine")
+
+    assert answer.code == 2
+    assert "the first line of a spec file must be `# @package _global_`" in answer.stderr
+
+
+def test_checks_of_ones_own_without_the_core_are_refused(fgvalidate: Call, folder: Path) -> None:
+    (folder / "own/checks").mkdir(parents=True)
+    text = "# @package checks\nmine: ${check.le:${fact:loss.final},9}\n"
+    (folder / "own/checks/mine.yaml").write_text(text, encoding="utf-8")
+
+    answer = fgvalidate("--config-dir", "own", "+spec=tiny_llama", "checks=mine")
+
+    assert answer.code == 2
+    assert answer.stderr.startswith("fgvalidate: checks=mine: it lacks in_time, returncode, ")
+
+
+def test_checks_of_ones_own_extend_the_default_ones(fgvalidate: Call, folder: Path) -> None:
+    (folder / "own/checks").mkdir(parents=True)
+    text = "# @package checks\ndefaults: [default, _self_]\nmine: ${check.le:${fact:loss.final},9}\n"
+    (folder / "own/checks/mine.yaml").write_text(text, encoding="utf-8")
+
+    answer = fgvalidate("+spec=tiny_llama", "checks=mine", "gpu_requirement=64", "--config-dir", "own")
+
+    assert answer.code == 3, answer.stderr
+
+
 def test_spec_without_a_project_names_what_is_missing(fgvalidate: Call, folder: Path) -> None:
     (folder / "specs/spec").mkdir(parents=True)
     (folder / "specs/spec/mine.yaml").write_text("# @package _global_\ntest_id: mine\n", encoding="utf-8")
@@ -220,6 +261,13 @@ def test_too_few_gpus_skip_with_the_reason(fgvalidate: Call, folder: Path) -> No
     assert answer.code == 3
     assert "SKIPPED tiny_llama: it needs 64 GPU(s), " in answer.stdout
     assert not (folder / "outputs").exists() or list((folder / "outputs").iterdir()) == []
+
+
+def test_options_may_stand_between_overrides(fgvalidate: Call) -> None:
+    answer = fgvalidate("gpu_requirement=64", "-m", "+spec=tiny_llama,tiny_experiment")
+
+    assert (answer.code, answer.stderr) == (3, "")
+    assert answer.stdout.splitlines()[-1] == "2 specs: 2 skipped"
 
 
 @pytest.mark.parametrize("spec", ["tiny_experiment", "tiny_llama"])

@@ -113,6 +113,12 @@ def judge_one(expression: str, facts: Facts | dict[str, Any], **config: Any) -> 
         ("when:true,${check.le:${fact:train.returncode},2}", 3, "failed"),
         ("when:false,${check.le:${fact:train.returncode},2}", 3, "skipped"),
         ("when:${fact:train.finished},${check.le:${fact:train.returncode},2}", 1, "error"),
+        ("when:${check.ge:${fact:train.returncode},1},${check.le:${fact:train.returncode},2}", 3, "failed"),
+        ("when:${check.ge:${fact:train.returncode},9},${check.le:${fact:train.returncode},2}", 3, "skipped"),
+        ("when:${fact:train.returncode},${check.le:${fact:train.returncode},2}", 1, "error"),
+        ("warn:${check.le:${fact:train.returncode},2},${check.ge:${fact:train.returncode},1}", 3, "warned"),
+        ("check.ne:${fact:train.returncode},1", INF, "failed"),
+        ("check.le:${fact:train.returncode},${mul:1e308,${fact:train.returncode}}", 1e10, "failed"),
     ],
 )
 def test_operator(expression: str, value: Any, status: str) -> None:
@@ -221,6 +227,10 @@ def test_preview_shows_every_check_with_its_bounds() -> None:
         ("${check.matches:${fact:loss.final},'('}", "checks.it: check.matches compares with a valid regular"),
         ("${check.none_in:${fact:loss.final},x}", "checks.it: check.none_in compares with a list, not 'x'"),
         ("${mul:${mul:2,x},2}", "checks.it: mul takes numbers, not 'x'"),
+        ("${check.le:${fact:loss.final},2} and ${check.ge:${fact:loss.final},1}", "checks.it: must be one expression"),
+        ("${check.le:${fact:loss.final},2} ", "checks.it: must be one expression"),
+        ("x ${check.le:${fact:loss.final},2}", "checks.it: must be one check expression"),
+        ("${when:1,${check.le:${fact:loss.final},2}}", "checks.it: when takes true, false or a check as its condition"),
         ("${fact:loss.final}", "checks.it: must be one check expression"),
         ("${check.le:1,2}", "checks.it: it reads no fact"),
         (True, "checks.it: must be one check expression"),

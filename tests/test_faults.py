@@ -404,3 +404,38 @@ def test_the_logs_that_real_runs_leave_are_judged_rightly(
     if records:
         assert (records[-1]["step"], records[-1]["global_step"]) == (max_steps - 1, max_steps)
         assert run.facts["values"]["train.global_step"] == max_steps
+
+
+def test_warnings_are_named_in_the_last_line(validate: Validate) -> None:
+    run = validate("stderr=FutureWarning: soon", "stderr.warn_patterns=[FutureWarning]")
+
+    assert run.stdout.splitlines()[-1].endswith(": with warnings: warn_stderr")
+
+
+def test_a_loss_that_does_not_fall_is_pointed_out_where_no_bound_would_notice(validate: Validate) -> None:
+    run = validate("loss_from=3;loss_to=3", "loss.final_max=4", "loss.drop_min=null")
+
+    assert run.code == 0
+    assert "The loss did not fall, and no bound demands it: loss.drop_min=0.1 would be red." in run.stdout
+
+
+def test_several_specs_end_in_one_line_and_one_exit_code(validate: Validate) -> None:
+    run = validate("", "-m", "+spec=tiny_llama", "loss.final_max=9,0.01")
+
+    assert run.code == 1
+    assert run.stdout.splitlines()[-1] == "2 specs: 1 passed, 1 failed"
+
+
+@pytest.mark.parametrize("faults", ["remove_run", "report_is_a_folder"])
+def test_a_trainer_that_takes_the_runs_folder_away_is_one_line(validate: Validate, workplace: Any, faults: str) -> None:
+    trainer = workplace.folder / "trainer"
+    harm = {"remove_run": 'rm -r "$(dirname "$d")"', "report_is_a_folder": 'mkdir "$d/../report.json"'}[faults]
+    script = '#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = --output-dir ] && d=$2; shift; done\n'
+    trainer.write_text(f"{script}{harm}\n", encoding="utf-8")
+    trainer.chmod(0o755)
+
+    run = validate("", f"backend.program={trainer}")
+
+    assert run.code == 2
+    assert run.stderr.count("\n") == 1
+    assert "the trainer removed or replaced it" in run.stderr

@@ -166,6 +166,7 @@ def test_the_shipped_spec_trains_serves_and_speaks(fgvalidate: Call, workplace: 
     assert (run.code, run.red) == (0, set()), run.stdout + run.stderr
     assert values["inference.texts"][0].strip() != ""
     assert values["inference.completion_tokens"] <= 50
+    assert values["inference.is_loopback"] is True
     assert not (run.run_dir / "train/checkpoints").exists()
     workplace.wait_until_empty()
 

@@ -101,6 +101,15 @@ def test_controls_are_made_visible() -> None:
     assert escape_controls("a\tb\x00é\u2028") == "a\\tb\\x00é\\u2028"
 
 
+def test_long_message_is_cut_in_the_table_and_whole_in_the_file(tmp_path: Path) -> None:
+    report = make_report(tmp_path, "x" * 5000)
+
+    report.write(tmp_path / "report.json")
+
+    assert render(report).count("x") < 500
+    assert (tmp_path / "report.json").read_text(encoding="utf-8").count("x") >= 5000
+
+
 def test_report_file_is_strict_json(tmp_path: Path) -> None:
     make_report(tmp_path).write(tmp_path / "report.json")
 
