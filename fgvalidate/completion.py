@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import requests
-
 MAX_ANSWER_BYTES = 1 << 24
 """Longest answer that is read; a completion of 4096 tokens takes about 20 kB."""
 
@@ -145,6 +143,8 @@ def exchange(
 def _exchange(
     method: str, url: str, json_body: Mapping[str, Any] | None, timeout_s: float, deadline: float
 ) -> HttpAnswer | CompletionFailure:
+    import requests  # noqa: PLC0415 - slow to import, and most runs have no inference stage
+
     asked = f"{method} {url}"
     try:
         with requests.Session() as session:

@@ -79,13 +79,13 @@ class Operator:
 
     def _judge(self, actual: Any, bounds: list[Any]) -> tuple[str, Any, str]:
         shown = None if isinstance(actual, Absent) else actual
+        absent = [value for value in [actual, *bounds] if isinstance(value, Absent)]
+        if inapplicable := [fact.reason for fact in absent if fact.skip]:
+            return "skipped", shown, inapplicable[0]
         if bounds and all(self._is_undeclared(bound) for bound in bounds):
             return "skipped", shown, "no bound is set"
-        for value in [actual, *bounds]:
-            if isinstance(value, Absent) and value.skip:
-                return "skipped", shown, value.reason
-            if isinstance(value, Absent) and not self.takes_absent:
-                return "error", shown, _explain_absent(value)
+        if absent and not self.takes_absent:
+            return "error", shown, _explain_absent(absent[0])
         try:
             self._require_accepted(bounds)
             comparison = self.compare(actual, *bounds)

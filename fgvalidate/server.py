@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from fgvalidate.completion import Completion, CompletionFailure, HttpAnswer, exchange, quote, request_completion
 from fgvalidate.process import Process, ProcessResult
 from fgvalidate.text_search import read_tail
@@ -201,6 +199,8 @@ class Server:
             stderr=self._log_path,
             grace_s=self._grace_s,
         )
+        import psutil  # noqa: PLC0415 - slow to import, and most runs have no inference stage
+
         try:
             # The command's supervisor, to which everything that it leaves behind falls.
             self._root_pid = psutil.Process(self._process.pid).ppid()
@@ -263,6 +263,8 @@ class Server:
         return all(_unmap(address).is_loopback for address in addresses) if addresses else None
 
     def _owns(self, pid: int | None) -> bool:
+        import psutil  # noqa: PLC0415 - as above
+
         if pid is None:  # not ours to look into
             return False
         try:
@@ -282,6 +284,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def _list_listeners(port: int) -> list[tuple[_Address, int | None]]:
     """Returns who listens on a TCP port: the address and the process, None where it is not ours to look into."""
+    import psutil  # noqa: PLC0415 - as above
+
     try:
         connections = psutil.net_connections("tcp")
     except (psutil.Error, OSError):
