@@ -55,7 +55,8 @@ def test_config_files_begin_with_their_package_and_say_how_to_run_them(path: Pat
 
 
 def test_running_without_inference_imports_nothing_heavy() -> None:
-    code = "import sys, fgvalidate.app; print(sorted({'torch', 'transformers', 'requests', 'psutil'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "requests", "psutil"}
+    code = f"import sys, fgvalidate.app; print(sorted({heavy} & set(sys.modules)))"
 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
