@@ -196,16 +196,20 @@ def name_band(perplexity: float) -> str:
 
 
 def advise(spec: Spec, facts: Facts) -> list[str]:
-    """Suggests a bound where the spec has none on the loss, or none that notices a loss that does not fall."""
-    loss = facts.values.get("loss.final")
-    drop = facts.values.get("loss.drop")
+    """Suggests bounds: for a backend that has none, for a loss that has none, for a loss that may stay where it is."""
+    loss, drop = facts.values.get("loss.final"), facts.values.get("loss.drop")
+    lines = []
+    if spec.bounds and spec.backend.name not in spec.bounds:
+        known = ", ".join(spec.bounds)
+        lines.append(f"The spec's bounds are for {known}; for backend={spec.backend.name} there are none.")
+    if loss is None or not loss > 0:
+        return lines
+    if spec.loss.final_max is None and spec.loss.final_min is None and spec.loss.drop_min is None:
+        bound = f"loss.final_max={loss * SUGGESTED_HEADROOM:.3g}"
+        lines.append(f"No loss bound is set. This run ended at {loss:.4g}; with 25 % of headroom: {bound}")
     if spec.loss.drop_min is None and drop is not None and not drop > 0:
-        return ["The loss did not fall, and no bound demands it: loss.drop_min=0.1 would be red."]
-    unbounded = spec.loss.final_max is None and spec.loss.final_min is None and spec.loss.drop_min is None
-    if not unbounded or loss is None or not loss > 0:
-        return []
-    bound = loss * SUGGESTED_HEADROOM
-    return [f"No loss bound is set. This run ended at {loss:.4g}; with 25 % of headroom: loss.final_max={bound:.3g}"]
+        lines.append("The loss did not fall, and no bound demands it: loss.drop_min=0.1 would be red.")
+    return lines
 
 
 def remove_checkpoints(plan: Plan, outcome: Outcome) -> None:

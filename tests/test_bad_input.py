@@ -109,10 +109,6 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (["+dynamic_args.output_dir=/x"], "command line: dynamic_args.output_dir: backend=builtin sets this flag itself"),
     (["backend.log=../x.json"], "command line: backend.log: must be a pattern below the output directory"),
     (["backend.arguments=['{projct}']"], "command line: backend.arguments: {projct} is none of {project}, {config}, "),
-    (
-        ["backend.name=mine"],
-        f"{ROOT}/conf/spec/tiny_llama.yaml:14: bounds: has no entry for this backend (it has",
-    ),
     (["backend.root=~/x"], "command line: backend.root=~/x: cannot be understood. Quote the value"),
     (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),
     (
