@@ -36,6 +36,7 @@ from fgvalidate.composition import find_config_dir, load_spec, register_schema, 
 from fgvalidate.diagnosis import diagnose, read_command_line
 from fgvalidate.errors import FgvalidateError, SpecError
 from fgvalidate.gpu import VISIBLE_DEVICES, GpuPool, find_gpus
+from fgvalidate.operators import resolve_coalesce
 from fgvalidate.perplexity import find_scorer
 from fgvalidate.progress import Progress
 from fgvalidate.report import Outcome, Report, choose_exit_code, print_report
@@ -285,7 +286,7 @@ def _explain_bounds(spec: Spec, words: list[str]) -> dict[str, str]:
     others = [word for word, key in keys.items() if key not in _STEP_KEYS]
     loader = GlobalHydra.instance().config_loader()
     declared = loader.load_configuration("config", overrides=others, run_mode=RunMode.RUN)
-    steps = declared.max_steps if declared.max_steps is not None else declared.dynamic_args.get("max_steps")
+    steps = resolve_coalesce(declared.max_steps, declared.dynamic_args.get("max_steps"))
     if steps is None or steps == spec.requested_steps:
         return {}
     note = f"this bound was set for {steps} steps, and this run was given {spec.requested_steps}"

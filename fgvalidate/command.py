@@ -11,7 +11,7 @@ from typing import Any
 
 from fgvalidate.errors import LaunchError, SpecError, suggest
 from fgvalidate.gpu import VISIBLE_DEVICES
-from fgvalidate.process import build_environment, find_program
+from fgvalidate.process import build_environment, change_variables, find_program
 from fgvalidate.spec import Backend, Spec
 
 
@@ -36,7 +36,7 @@ def find_project(spec: Spec) -> Path:
             f"backend.root: not set, and backend={backend.name} needs the folder of its checkout; "
             f"say backend.root=DIR{' or set FORGATHER_ROOT' if backend.name == 'forgather' else ''}"
         )
-    root = Path(backend.root).expanduser().absolute()
+    root = _resolve_root(backend.root)
     if not root.is_dir():
         raise SpecError(f"backend.root: no such folder: {root}")
     project = root / spec.project_dir
@@ -53,6 +53,10 @@ def find_project(spec: Spec) -> Path:
         there = f" It has {', '.join(known)}." if known else ""
         raise SpecError(f"config: {spec.project_dir} has no {spec.config}.{there}{suggest(spec.config, known)}")
     return project
+
+
+def _resolve_root(root: str) -> Path:
+    return Path(root).expanduser().absolute()
 
 
 def _find_files(folder: Path, patterns: list[str]) -> Iterator[Path]:
@@ -86,7 +90,7 @@ def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, 
     flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps})
     device = [] if gpus else backend.cpu_arguments
     argv = (str(executable), *arguments, *flags, *device)
-    return Command(argv=argv, cwd=Path(backend.root).expanduser().absolute(), env=env)
+    return Command(argv=argv, cwd=_resolve_root(backend.root), env=env)
 
 
 def build_server_command(spec: Spec, training: Command, gpus: tuple[str, ...], modules_cache: Path) -> Command:
@@ -102,10 +106,7 @@ def build_server_command(spec: Spec, training: Command, gpus: tuple[str, ...], m
         LaunchError: The server's program is not to be found.
     """
     server = spec.server
-    env = {**training.env, "HF_MODULES_CACHE": str(modules_cache)}
-    env |= {name: value for name, value in server.env.items() if value is not None}
-    for name in (name for name, value in server.env.items() if value is None):
-        env.pop(name, None)
+    env = change_variables(training.env, {"HF_MODULES_CACHE": str(modules_cache), **server.env})
     python = spec.backend.python
     beside = Path(python).expanduser().absolute().parent if python else Path(training.argv[0]).parent
     path = os.pathsep.join([str(beside), env.get("PATH", os.defpath), str(Path(sys.executable).parent)])

@@ -165,14 +165,13 @@ def _find_default(group: str, name: str, typed: CommandLine) -> str | None:
 
 
 def _diagnose_override(error: OverrideParseException) -> str:
-    hint = ""
     if "=" not in error.override:
-        hint = " Write key=value."
+        hint = "Write key=value."
     elif "${" in error.override:
-        hint = " An expression goes into single quotes inside the double ones: \"key='${...}'\""
+        hint = "An expression goes into single quotes inside the double ones: \"key='${...}'\""
     else:
-        hint = " Quote the value: \"key='...'\""
-    return f"command line: {error.override}: cannot be understood.{hint}"
+        hint = "Quote the value: \"key='...'\""
+    return f"command line: {error.override}: cannot be understood. {hint}"
 
 
 def _diagnose_message(error: BaseException, typed: CommandLine) -> str:
@@ -198,7 +197,7 @@ def _diagnose_composition(message: str, details: str, typed: CommandLine) -> str
     missing_plus = re.search(r"Could not override '(\w+)'\. No match in the defaults list", message)
     if missing_plus:
         group = missing_plus[1]
-        word = next((word for word in typed.words if word.startswith(f"{group}=")), f"{group}=NAME")
+        word = _find_word(f"{group}=", typed) or f"{group}=NAME"
         return f"command line: {word}: a {group} is added with a plus: +{word}"
     twice = re.match(r"Multiple values for (\w+)\.", message)
     if twice:

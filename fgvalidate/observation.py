@@ -230,9 +230,9 @@ def look_for_files(run_directory: Path | None, names: list[str]) -> dict[str, bo
     """
     if run_directory is None:
         return dict.fromkeys(names, False)
-    return {
-        name: any(
-            (run_directory / path).exists() for path in [name, *glob.glob(name, root_dir=run_directory, recursive=True)]
-        )
-        for name in names
-    }
+    return {name: _exists(run_directory, name) for name in names}
+
+
+def _exists(folder: Path, name: str) -> bool:
+    matches = glob.glob(name, root_dir=folder, recursive=True)
+    return any((folder / path).exists() for path in [name, *matches])

@@ -370,14 +370,16 @@ def build_environment(extra: Mapping[str, str | None], *, path_first: Sequence[P
         for name, value in os.environ.items()
         if name not in _DROPPED_NAMES and not name.startswith(_DROPPED_PREFIXES)
     }
-    for name, value in extra.items():
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
+    env = change_variables(env, extra)
     if path_first:
         env["PATH"] = os.pathsep.join([*(str(folder.absolute()) for folder in path_first), env.get("PATH", os.defpath)])
     return env
+
+
+def change_variables(env: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns an environment with some variables set, and those removed whose new value is None."""
+    merged = {**env, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def find_program(program: str, *, env: Mapping[str, str]) -> Path:

@@ -137,7 +137,7 @@ def observe(
 def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
     """Sums the verdicts up: green when at least one check passed and none is red."""
     red = [verdict for verdict in verdicts if verdict.is_red]
-    has_stderr = plan.run_dir.stderr_path.is_file()
+    is_unhealthy = facts.values.get("inference.server_healthy") is False
     judged = any(verdict.status == "passed" for verdict in verdicts)
     # A stage that was asked for and never ran is no pass, whichever checks the spec has switched off.
     is_unserved = plan.server is not None and "inference.server_healthy" not in facts.values
@@ -154,8 +154,8 @@ def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: f
         command=plan.repeat,
         verdicts=tuple(verdicts),
         advice=(*quote_text(facts), *advise(plan.spec, facts)),
-        server_log_tail=tuple(read_server_log(plan, facts)),
-        stderr_tail=tuple(read_tail(plan.run_dir.stderr_path, num_lines=NUM_TAIL_LINES)) if red and has_stderr else (),
+        server_log_tail=read_last_lines(plan.run_dir.server_log_path) if is_unhealthy else (),
+        stderr_tail=read_last_lines(plan.run_dir.stderr_path) if red else (),
         run_dir=plan.run_dir.root,
         duration_s=duration_s,
         spec=asdict(plan.spec),
@@ -172,11 +172,9 @@ def explain(red: list[Verdict]) -> str:
     return f"{first.name} is {show_value(first.actual)}, expected {first.expected}{why}{also}"
 
 
-def read_server_log(plan: Plan, facts: Facts) -> list[str]:
-    """Returns the last lines of the server's log where it did not become healthy."""
-    path = plan.run_dir.server_log_path
-    unhealthy = facts.values.get("inference.server_healthy") is False
-    return read_tail(path, num_lines=NUM_TAIL_LINES) if unhealthy and path.is_file() else []
+def read_last_lines(path: Path) -> tuple[str, ...]:
+    """Returns the end of what a program printed; nothing when the file is gone."""
+    return tuple(read_tail(path, num_lines=NUM_TAIL_LINES)) if path.is_file() else ()
 
 
 def quote_text(facts: Facts) -> list[str]:
