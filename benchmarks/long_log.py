@@ -77,8 +77,11 @@ def main() -> None:
                 stderr_bytes=0,
                 files={"trainer_logs.json": True},
                 created_files=frozenset(),
+                commit=None,
                 num_gpus_available=0,
-                num_gpus_used=0,
+                gpu_names=(),
+                host="here",
+                num_cores=2,
                 inference="there is no inference stage",
             )
         )

@@ -1,4 +1,4 @@
-"""The project's git checkout: a folder comes in, the files that differ from what is committed go out."""
+"""The project's git checkout: a folder comes in, its commit and the files that differ from it go out."""
 
 from pathlib import Path
 
@@ -11,6 +11,18 @@ def find_checkout(folder: Path) -> Path | None:
     """Returns the root of the git checkout around a folder; None when there is none, or git does not answer."""
     root_line = run_tool(["git", "rev-parse", "--show-toplevel"], cwd=folder, timeout_s=TIMEOUT_S)
     return Path(root_line.rstrip("\n")) if root_line else None
+
+
+def read_commit(checkout: Path) -> str | None:
+    """Returns the whole hash of the commit that is checked out.
+
+    Returns:
+        With `-dirty` behind it when tracked files differ; None when there is no commit, or git does not answer in time.
+    """
+    # Without --exclude a tag would be named instead.
+    arguments = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    line = run_tool(["git", *arguments], cwd=checkout, timeout_s=TIMEOUT_S)
+    return line.strip() if line else None
 
 
 def list_changed_files(checkout: Path, *, apart: tuple[Path, ...]) -> frozenset[str] | None:

@@ -45,11 +45,13 @@ CATALOGUE: dict[str, str] = {
     "loss.drop": "share of the first recorded loss that is gone by the last: (first - final) / abs(first)",
     "loss.num_nonfinite": "training records whose loss is NaN or infinite",
     "loss.nonfinite_steps": "global steps of the first ten of them",
+    "loss.curve": "training losses as [global step, loss], thinned to at most 400 with their extremes kept",
     "eval_loss.final": "loss in the last evaluation record, nats per token",
     "stderr.findings": "by pattern looked for: line number and line of its first occurrence, or null",
     "stderr.num_bytes": "size of the training command's stderr, bytes",
     "files.run_directory": "the folder of the training log, where expected files are looked for",
     "files.found": "by expected file: whether it exists",
+    "repo.commit": "commit of the project's git checkout before training; `-dirty` when a tracked file differed",
     "repo.created_files": "files created or changed in the project's git checkout (bytecode and outputs/ apart)",
     "inference.model_dir": "the model that was served: a checkpoint, or the output's root",
     "inference.server_healthy": "whether the server became healthy and answered a first completion",
@@ -71,6 +73,9 @@ CATALOGUE: dict[str, str] = {
     "inference.distinct_2": "median share of distinct word bigrams in the completions",
     "gpu.num_available": "GPUs on this machine that CUDA_VISIBLE_DEVICES lets us use",
     "gpu.num_used": "GPUs given to the run",
+    "gpu.names": "their models",
+    "host.name": "the machine it ran on",
+    "host.num_cores": "CPU cores that it was allowed to use",
 }
 
 
@@ -111,14 +116,33 @@ class Facts:
         return Absent(name, reason)
 
     def write(self, path: Path) -> None:
-        """Writes strict JSON; see `to_json`."""
-        document = {
+        """Writes strict JSON, a line a fact; see `to_document`."""
+        path.write_text(_dump(self.to_document()) + "\n", encoding="utf-8")
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the facts for strict JSON; see `to_json`."""
+        return {
             "schema": SCHEMA_VERSION,
             "values": to_json(dict(self.values)),
             "notes": dict(self.notes),
             "not_applicable": dict(self.not_applicable),
         }
-        path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Facts":
+        """The inverse of `to_document`.
+
+        Raises:
+            SpecError: The document is of another schema.
+            KeyError, TypeError: It is not one of ours.
+        """
+        if document["schema"] != SCHEMA_VERSION:
+            raise SpecError(f"schema {document['schema']}, this version reads schema {SCHEMA_VERSION}")
+        return cls(
+            values=from_json(document["values"]),
+            notes=document["notes"],
+            not_applicable=document["not_applicable"],
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Facts":
@@ -128,16 +152,23 @@ class Facts:
             SpecError: The file is not one of ours.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["schema"] != SCHEMA_VERSION:
-                raise SpecError(f"{path}: schema {document['schema']}, this version reads schema {SCHEMA_VERSION}")
-            return cls(
-                values=from_json(document["values"]),
-                notes=document["notes"],
-                not_applicable=document["not_applicable"],
-            )
+            return cls.from_document(json.loads(path.read_text(encoding="utf-8")))
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SpecError(f"{path}: not a facts.json that can be read ({error})") from error
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    # A curve with each number on a line of its own would bury the other facts.
+    entries = []
+    for key, value in document.items():
+        text = json.dumps(value, allow_nan=False)
+        if isinstance(value, Mapping) and value:
+            lines = [f"    {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items()]
+            text = "{\n" + ",\n".join(lines) + "\n  }"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}"
 
 
 def to_json(value: Any) -> Any:

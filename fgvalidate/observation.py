@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvalidate.curve import thin_curve
 from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.inference import InferenceResult, find_median
 from fgvalidate.perplexity import Perplexity
@@ -36,8 +37,15 @@ class Observation:
     """By expected file: whether it exists."""
     created_files: frozenset[str] | None
     """What the run added to the project's checkout; None: it is in no checkout that git can read."""
+    commit: str | None
+    """The checkout's commit, `-dirty` when it differed; None: likewise, or it has no commit."""
     num_gpus_available: int
-    num_gpus_used: int
+    gpu_names: tuple[str, ...]
+    """The models of those that the run was given."""
+    host: str
+    """This machine's name."""
+    num_cores: int
+    """CPU cores that we may use."""
     inference: InferenceResult | str
     """What the inference stage observed, or why it was not run."""
 
@@ -56,16 +64,22 @@ def collect_facts(seen: Observation) -> Facts:
     values["stderr.num_bytes"] = seen.stderr_bytes
     values["files.found"] = dict(seen.files)
     values["gpu.num_available"] = seen.num_gpus_available
-    values["gpu.num_used"] = seen.num_gpus_used
+    values["gpu.num_used"] = len(seen.gpu_names)
+    values["gpu.names"] = list(seen.gpu_names)
+    values["host.name"] = seen.host
+    values["host.num_cores"] = seen.num_cores
     not_applicable: dict[str, str] = {}
     if isinstance(seen.inference, str):
         not_applicable |= dict.fromkeys(_INFERENCE_FACTS, seen.inference)
     else:
         _add_inference(seen.inference, values, notes)
     if seen.created_files is None:
-        not_applicable["repo.created_files"] = "the project is in no git checkout"
+        not_applicable |= dict.fromkeys(("repo.commit", "repo.created_files"), "the project is in no git checkout")
     else:
+        values["repo.commit"] = seen.commit
         values["repo.created_files"] = sorted(seen.created_files)
+        if seen.commit is None:
+            notes["repo.commit"] = "git names no commit of the project's checkout"
     known = {name: value for name, value in values.items() if value is not None}
     return Facts(values=known, notes=notes, not_applicable=not_applicable)
 
@@ -138,7 +152,7 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
     finite = [loss for loss in log.losses if math.isfinite(loss)] if nonfinite else log.losses
     values["eval_loss.final"] = log.last_eval_loss
     if not log.losses:
-        for name in ("loss.final", "loss.first", "loss.drop", "loss.num_nonfinite"):
+        for name in ("loss.final", "loss.first", "loss.drop", "loss.num_nonfinite", "loss.curve"):
             notes[name] = log.reason or "the log holds no training record"
         return
     values |= {
@@ -148,7 +162,10 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
         "loss.max": max(finite, default=None),
         "loss.num_nonfinite": len(nonfinite),
         "loss.nonfinite_steps": [log.steps[index] for index in nonfinite[:NUM_NONFINITE_STEPS]],
+        "loss.curve": thin_curve(log.steps, log.losses) or None,
     }
+    if values["loss.curve"] is None:
+        notes["loss.curve"] = "no training record says its step"
     if nonfinite:
         first = nonfinite[0]
         notes["loss.num_nonfinite"] = f"the first is {log.losses[first]} at step {log.steps[first]}"

@@ -3,24 +3,25 @@
 import contextlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fgvalidate.checks import Verdict
-from fgvalidate.facts import to_json
+from fgvalidate.facts import from_json, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-Outcome = Literal["passed", "failed", "skipped", "invalid"]
+Outcome = Literal["passed", "failed", "skipped", "error"]
 
 SCHEMA_VERSION = 1
 LONGEST_MESSAGE = 400
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
-OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "invalid": "bold red"}
+OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Report:
 
     test_id: str
     outcome: Outcome
-    """passed; failed: a check is red; skipped: not run, see reason; invalid: could not be validated, see reason."""
+    """passed; failed: a check is red; skipped: not run, see reason; error: could not be validated, see reason."""
     reason: str
     """One line: the first cause of a failure, why it was skipped, or what is wrong with the spec; "" when it passed."""
     command: str
@@ -43,14 +44,22 @@ class Report:
     """The last lines of the inference server's log, where it did not become healthy."""
     run_dir: Path | None = None
     """The run's folder; None when nothing was run."""
+    spec_file: Path | None = None
+    """Where the spec was read; None: it could not be composed, or came from no file."""
     duration_s: float = 0.0
     """The whole run's, wall time."""
     spec: dict[str, Any] = field(default_factory=dict)
     """The composed spec, resolved."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what judged the run, by name."""
 
     def write(self, path: Path) -> None:
         """Writes the report as strict JSON (`docs/report.md` names its keys)."""
-        document = {
+        path.write_text(json.dumps(self.to_document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the report for strict JSON."""
+        return {
             "schema": SCHEMA_VERSION,
             "test_id": self.test_id,
             "outcome": self.outcome,
@@ -60,12 +69,35 @@ class Report:
             "advice": list(self.advice),
             "stderr_tail": list(self.stderr_tail),
             "server_log_tail": list(self.server_log_tail),
-            "run_dir": str(self.run_dir),
+            "run_dir": self.run_dir and str(self.run_dir),
+            "spec_file": self.spec_file and str(self.spec_file),
             "duration_s": round(self.duration_s, 3),
-            "versions": read_versions(),
+            "versions": dict(self.versions),
             "spec": to_json(self.spec),
         }
-        path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Report":
+        """The inverse of `to_document`.
+
+        Raises:
+            KeyError, TypeError: The document is not a report's.
+        """
+        return cls(
+            test_id=document["test_id"],
+            outcome=document["outcome"],
+            reason=document["reason"],
+            command=document["command"],
+            duration_s=document["duration_s"],
+            versions=document["versions"],
+            verdicts=tuple(Verdict(**from_json(check)) for check in document["checks"]),
+            advice=tuple(document["advice"]),
+            stderr_tail=tuple(document["stderr_tail"]),
+            server_log_tail=tuple(document["server_log_tail"]),
+            run_dir=document["run_dir"] and Path(document["run_dir"]),
+            spec_file=document["spec_file"] and Path(document["spec_file"]),
+            spec=from_json(document["spec"]),
+        )
 
 
 def read_versions() -> dict[str, str]:
@@ -86,7 +118,7 @@ def choose_exit_code(outcomes: Iterable[Outcome]) -> int:
         1 when any failed, else 2 when any could not be validated, else 0 when any passed, else 3.
     """
     seen = set(outcomes)
-    ranking: list[tuple[Outcome, int]] = [("failed", 1), ("invalid", 2), ("passed", 0)]
+    ranking: list[tuple[Outcome, int]] = [("failed", 1), ("error", 2), ("passed", 0)]
     return next((code for outcome, code in ranking if outcome in seen), 3)
 
 
@@ -103,6 +135,14 @@ def show_value(value: Any) -> str:
     return str(value)
 
 
+def show_duration(seconds: float) -> str:
+    """Returns a duration as a reader wants it: 26.2 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def shorten(text: str) -> str:
     """Returns the text, cut where it would fill the screen; the report file has all of it."""
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}..."
@@ -110,15 +150,28 @@ def shorten(text: str) -> str:
 
 def escape_controls(text: str) -> str:
     """Makes control characters visible: what a trainer prints must not move the reader's cursor."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
-def _text(content: str, style: str = "") -> "Text":
+def make_text(content: str, style: str = "") -> "Text":
+    """Returns a text for the console; what looks like markup, and control characters, are shown as they are."""
     from rich.text import Text  # noqa: PLC0415 - rich is imported when something is printed
 
     return Text(escape_controls(content), style=style)
+
+
+def make_table(*headings: str) -> "Table":
+    """Returns an empty table without lines."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def print_report(report: Report, console: "Console") -> None:
@@ -127,41 +180,40 @@ def print_report(report: Report, console: "Console") -> None:
         _print_checks(report, console)
     for name, tail in (("stderr", report.stderr_tail), ("the server's log", report.server_log_tail)):
         if tail:
-            console.print(_text(f"The last lines of {name}:", "bold"))
+            console.print(make_text(f"The last lines of {name}:", "bold"))
         for line in tail:
-            console.print(_text(f"  {line}", "dim"), soft_wrap=True)
+            console.print(make_text(f"  {line}", "dim"), soft_wrap=True)
     for line in report.advice:
-        console.print(_text(line), soft_wrap=True)
+        console.print(make_text(line), soft_wrap=True)
+    if report.spec_file is not None:
+        console.print(make_text(f"Spec    {report.spec_file}"), soft_wrap=True)
     if report.run_dir is not None:
-        console.print(_text(f"Files   {report.run_dir}"), soft_wrap=True)
-    console.print(_text(f"Repeat  {report.command}"), soft_wrap=True)
+        console.print(make_text(f"Files   {report.run_dir}"), soft_wrap=True)
+    console.print(make_text(f"Repeat  {report.command}"), soft_wrap=True)
     reason = f": {report.reason}" if report.reason else ""
     took = f" in {report.duration_s:.1f} s" if report.verdicts else ""
     verdict = f"{report.outcome.upper()} {report.test_id}{took}{reason}"
-    console.print(_text(verdict, OUTCOME_STYLES[report.outcome]), soft_wrap=True)
+    console.print(make_text(verdict, OUTCOME_STYLES[report.outcome]), soft_wrap=True)
 
 
 def _print_checks(report: Report, console: "Console") -> None:
-    from rich.table import Table  # noqa: PLC0415 - as above
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("check", "status", "actual", "expected", "why"):
-        table.add_column(heading, overflow="fold")
+    table = make_table("check", "status", "actual", "expected", "why")
     for verdict in report.verdicts:
         if verdict.status != "skipped":
             table.add_row(
-                _text(verdict.name),
-                _text(verdict.status, STYLES[verdict.status]),
-                _text(show_value(verdict.actual)),
-                _text(verdict.expected),
-                _text("" if verdict.status == "passed" else shorten(verdict.message)),
+                make_text(verdict.name),
+                make_text(verdict.status, STYLES[verdict.status]),
+                make_text(show_value(verdict.actual)),
+                make_text(verdict.expected),
+                make_text("" if verdict.status == "passed" else shorten(verdict.message)),
             )
     console.print(table)
-    for reason, names in _group_skipped(report.verdicts).items():
-        console.print(_text(f"skipped, {reason}: {', '.join(names)}", STYLES["skipped"]), soft_wrap=True)
+    for reason, names in group_skipped(report.verdicts).items():
+        console.print(make_text(f"skipped, {reason}: {', '.join(names)}", STYLES["skipped"]), soft_wrap=True)
 
 
-def _group_skipped(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
+def group_skipped(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
+    """Returns the names of the skipped checks by the reason that they were skipped for."""
     groups: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict.status == "skipped":

@@ -17,6 +17,7 @@ class RunDir:
       train.stdout  train.stderr     what it printed
       server.log                     what the inference server printed
       facts.json    report.json      what was observed, and the verdict
+      report.html                    both, for a reader
     """
 
     root: Path
@@ -61,6 +62,11 @@ class RunDir:
     def report_path(self) -> Path:
         """The verdict, for machines."""
         return self.root / "report.json"
+
+    @property
+    def page_path(self) -> Path:
+        """The verdict, for a reader with a browser."""
+        return self.root / "report.html"
 
     def create(self) -> float:
         """Makes the folders of a run that has not begun.

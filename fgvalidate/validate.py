@@ -1,5 +1,7 @@
 """One validation, from a checked spec to a report."""
 
+import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -8,15 +10,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fgvalidate.checkout import find_checkout, list_changed_files
+from fgvalidate.checkout import find_checkout, list_changed_files, read_commit
 from fgvalidate.checks import Verdict, judge
 from fgvalidate.command import Command
+from fgvalidate.composition import explain_unknown_keys
 from fgvalidate.facts import Facts
 from fgvalidate.inference import InferenceResult, run_inference
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.perplexity import BackgroundScorer
 from fgvalidate.process import ProcessResult, run_process
-from fgvalidate.report import Outcome, Report, show_value
+from fgvalidate.report import Outcome, Report, read_versions, show_value
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import read_tail, search_text
@@ -41,19 +44,27 @@ class Plan:
     written_after: float
     """When the run's folder was made, by the clock of its file system, seconds since the epoch."""
     num_gpus_available: int
-    num_gpus_used: int
+    gpu_names: tuple[str, ...]
+    """The models of those that the run was given."""
     repeat: str
     """What to type to repeat the run."""
+    spec_file: Path | None = None
+    """Where the spec was read; None: it came from no file."""
     server: Command | None = None
     """The inference server's, with its placeholders; None: the spec has no inference stage."""
+    held_fds: tuple[int, ...] = ()
+    """Descriptors of the GPUs' lease, which ends with the processes that hold it."""
 
 
-def validate(plan: Plan, on_tick: Callable[[float], None]) -> Report:
+def validate(plan: Plan, on_tick: Callable[[float], None]) -> tuple[Report, Facts]:
     """Runs the training command, observes what it left, judges every check, and reports.
 
     Args:
         plan: What to do.
         on_tick: Called about twice a second while the command runs, with the seconds since it began.
+
+    Returns:
+        The report, and what was observed.
     """
     began = time.monotonic()
     facts = train_and_observe(plan, on_tick)
@@ -62,7 +73,7 @@ def validate(plan: Plan, on_tick: Callable[[float], None]) -> Report:
     report = conclude(plan, facts, verdicts, duration_s=time.monotonic() - began)
     report.write(plan.run_dir.report_path)
     remove_checkpoints(plan, report.outcome)
-    return report
+    return report, facts
 
 
 def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
@@ -71,11 +82,12 @@ def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
     apart = (plan.run_dir.root, Path.cwd() / "outputs")
     # It loads while training runs, and so costs the run nothing.
     scorer = start_scorer(plan.spec) if plan.server else None
+    commit = read_commit(checkout) if checkout else None
     files_before = list_changed_files(checkout, apart=apart) if checkout else None
     process = train(plan, on_tick)
     files_after = list_changed_files(checkout, apart=apart) if checkout else None
     created_files = None if files_before is None or files_after is None else files_after - files_before
-    return observe(plan, process, created_files, scorer)
+    return observe(plan, process, scorer, created_files=created_files, commit=commit)
 
 
 def start_scorer(spec: Spec) -> BackgroundScorer:
@@ -90,7 +102,14 @@ def infer(plan: Plan, log: TrainingLog, scorer: BackgroundScorer | None) -> Infe
     if log.final is None:
         return "training did not finish"
     run_dir = plan.run_dir
-    return run_inference(plan.spec, plan.server, scorer, output_dir=run_dir.train_dir, log_path=run_dir.server_log_path)
+    return run_inference(
+        plan.spec,
+        plan.server,
+        scorer,
+        output_dir=run_dir.train_dir,
+        log_path=run_dir.server_log_path,
+        held_fds=plan.held_fds,
+    )
 
 
 def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
@@ -103,11 +122,17 @@ def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
         stderr=plan.run_dir.stderr_path,
         timeout_s=plan.spec.timeout,
         on_tick=on_tick,
+        held_fds=plan.held_fds,
     )
 
 
 def observe(
-    plan: Plan, process: ProcessResult, created_files: frozenset[str] | None, scorer: BackgroundScorer | None
+    plan: Plan,
+    process: ProcessResult,
+    scorer: BackgroundScorer | None,
+    *,
+    created_files: frozenset[str] | None,
+    commit: str | None,
 ) -> Facts:
     """Looks at everything that the training command left, and at what the trained model says."""
     spec, run_dir = plan.spec, plan.run_dir
@@ -127,8 +152,11 @@ def observe(
             stderr_bytes=run_dir.stderr_path.stat().st_size if has_stderr else None,
             files=look_for_files(log_folder, spec.expected_files),
             created_files=created_files,
+            commit=commit,
             num_gpus_available=plan.num_gpus_available,
-            num_gpus_used=plan.num_gpus_used,
+            gpu_names=plan.gpu_names,
+            host=platform.node(),
+            num_cores=len(os.sched_getaffinity(0)),
             inference=infer(plan, log, scorer),
         )
     )
@@ -153,12 +181,14 @@ def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: f
         reason=reason,
         command=plan.repeat,
         verdicts=tuple(verdicts),
-        advice=(*quote_text(facts), *advise(plan.spec, facts)),
+        advice=(*note_unknown_keys(plan.spec), *quote_text(facts), *advise(plan.spec, facts)),
         server_log_tail=read_last_lines(plan.run_dir.server_log_path) if is_unhealthy else (),
         stderr_tail=read_last_lines(plan.run_dir.stderr_path) if red else (),
         run_dir=plan.run_dir.root,
+        spec_file=plan.spec_file,
         duration_s=duration_s,
         spec=asdict(plan.spec),
+        versions=read_versions(),
     )
 
 
@@ -175,6 +205,11 @@ def explain(red: list[Verdict]) -> str:
 def read_last_lines(path: Path) -> tuple[str, ...]:
     """Returns the end of what a program printed; nothing when the file is gone."""
     return tuple(read_tail(path, num_lines=NUM_TAIL_LINES)) if path.is_file() else ()
+
+
+def note_unknown_keys(spec: Spec) -> list[str]:
+    """Returns what was left out of the spec, since no field has these names."""
+    return [f"Ignored {problem}" for problem in explain_unknown_keys(spec.unknown)]
 
 
 def quote_text(facts: Facts) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvalidate.checkout import find_checkout, list_changed_files
+from fgvalidate.checkout import find_checkout, list_changed_files, read_commit
 
 
 @pytest.fixture
@@ -50,6 +50,33 @@ def test_own_outputs_and_bytecode_do_not_count(checkout: Path) -> None:
 
 def test_checkout_is_found_from_any_of_its_folders(checkout: Path) -> None:
     assert find_checkout(checkout / "project") == checkout
+
+
+def read_head(checkout: Path) -> str:
+    argv = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(argv, cwd=checkout, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_commit_is_the_whole_hash_whatever_tag_it_has(checkout: Path) -> None:
+    subprocess.run(["git", "tag", "v1"], cwd=checkout, check=True)
+    (checkout / "untracked").touch()
+
+    commit = read_commit(checkout)
+
+    assert commit == read_head(checkout)
+    assert len(commit) == 40
+
+
+def test_commit_is_dirty_when_a_tracked_file_differs(checkout: Path) -> None:
+    (checkout / "project/config.yaml").write_text("a: 2\n", encoding="utf-8")
+
+    assert read_commit(checkout) == f"{read_head(checkout)}-dirty"
+
+
+def test_checkout_without_a_commit_has_none(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+
+    assert read_commit(tmp_path) is None
 
 
 def test_folder_outside_any_checkout_has_none(tmp_path: Path) -> None:

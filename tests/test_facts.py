@@ -28,6 +28,26 @@ def test_round_trip_keeps_every_value(tmp_path: Path) -> None:
     assert Facts.read(tmp_path / "facts.json") == facts
 
 
+def test_file_has_a_line_a_fact(tmp_path: Path) -> None:
+    values = {"loss.curve": [[10, 3.0], [20, math.nan]], "stderr.findings": {"x": None}}
+
+    Facts(values=values, notes={"loss.min": "why"}).write(tmp_path / "facts.json")
+
+    assert (tmp_path / "facts.json").read_text(encoding="utf-8").splitlines() == [
+        "{",
+        '  "schema": 1,',
+        '  "values": {',
+        '    "loss.curve": [[10, 3.0], [20, {"float": "nan"}]],',
+        '    "stderr.findings": {"x": null}',
+        "  },",
+        '  "notes": {',
+        '    "loss.min": "why"',
+        "  },",
+        '  "not_applicable": {}',
+        "}",
+    ]
+
+
 def test_file_is_strict_json_with_nan(tmp_path: Path) -> None:
     Facts(values={"loss.final": math.nan}).write(tmp_path / "facts.json")
 

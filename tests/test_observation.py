@@ -45,8 +45,11 @@ def observe(log: TrainingLog, **changes: Any) -> Facts:
         stderr_bytes=9,
         files={"a": True},
         created_files=frozenset({"b", "a"}),
+        commit="1f2e-dirty",
         num_gpus_available=2,
-        num_gpus_used=1,
+        gpu_names=("NVIDIA H100",),
+        host="here",
+        num_cores=2,
         inference="there is no inference stage",
     )
     return collect_facts(dataclasses.replace(seen, **changes))
@@ -68,6 +71,8 @@ def test_good_run_has_every_fact(tmp_path: Path) -> None:
     assert (fixed["train.finished"], fixed["train.global_step"], fixed["train.epoch_ended"]) == (True, 20, True)
     assert fixed["stderr.findings"] == {"Traceback": {"line_number": 2, "line": "Traceback (most"}, "quiet": None}
     assert (facts.values["log.grad_norm"], facts.values["log.train_runtime"]) == (0.5, 1.5)
+    assert fixed["loss.curve"] == [[10, 4.0], [20, 3.0]]
+    assert (fixed["repo.commit"], fixed["host.name"], fixed["host.num_cores"]) == ("1f2e-dirty", "here", 2)
 
 
 def test_no_fact_is_outside_the_catalogue(tmp_path: Path) -> None:
@@ -84,7 +89,9 @@ def test_missing_log_is_a_reason_not_a_value() -> None:
 
     assert (facts.values["train.finished"], facts.values["train.num_steps_logged"]) == (False, 0)
     assert facts.notes["train.finished"] == "the log has no final record: no log there"
-    assert {facts.notes[name] for name in ("loss.final", "loss.drop", "loss.num_nonfinite")} == {"no log there"}
+    assert {facts.notes[name] for name in ("loss.final", "loss.drop", "loss.num_nonfinite", "loss.curve")} == {
+        "no log there"
+    }
     assert not any(name.startswith("loss.") for name in facts.values)
 
 
@@ -161,9 +168,24 @@ def test_end_of_an_epoch_is_told_to_the_step(tmp_path: Path, step: int, epoch: f
 
 
 def test_project_outside_a_checkout_does_not_apply() -> None:
-    facts = observe(MISSING, created_files=None)
+    facts = observe(MISSING, created_files=None, commit=None)
 
     assert facts.not_applicable["repo.created_files"] == "the project is in no git checkout"
+    assert facts.not_applicable["repo.commit"] == "the project is in no git checkout"
+
+
+def test_checkout_without_a_commit_says_so() -> None:
+    facts = observe(MISSING, commit=None)
+
+    assert "repo.commit" not in facts.values
+    assert facts.notes["repo.commit"] == "git names no commit of the project's checkout"
+
+
+def test_records_without_a_step_make_no_curve(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, {"loss": 4.0}, {"loss": 3.0}))
+
+    assert "loss.curve" not in facts.values
+    assert facts.notes["loss.curve"] == "no training record says its step"
 
 
 def test_expected_files_may_be_patterns_and_lie_deeper(tmp_path: Path) -> None:

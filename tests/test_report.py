@@ -9,7 +9,15 @@ import pytest
 from rich.console import Console
 
 from fgvalidate.checks import Verdict
-from fgvalidate.report import Outcome, Report, choose_exit_code, escape_controls, print_report, show_value
+from fgvalidate.report import (
+    Outcome,
+    Report,
+    choose_exit_code,
+    escape_controls,
+    print_report,
+    show_duration,
+    show_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,13 +25,13 @@ from fgvalidate.report import Outcome, Report, choose_exit_code, escape_controls
     [
         (["passed"], 0),
         (["failed"], 1),
-        (["invalid"], 2),
+        (["error"], 2),
         (["skipped"], 3),
         ([], 3),
         (["passed", "skipped"], 0),
-        (["passed", "invalid"], 2),
-        (["invalid", "failed", "passed"], 1),
-        (["skipped", "invalid"], 2),
+        (["passed", "error"], 2),
+        (["error", "failed", "passed"], 1),
+        (["skipped", "error"], 2),
     ],
 )
 def test_exit_code(outcomes: list[Outcome], code: int) -> None:
@@ -45,6 +53,22 @@ def test_exit_code(outcomes: list[Outcome], code: int) -> None:
 )
 def test_value_is_shown_for_a_reader(value: object, shown: str) -> None:
     assert show_value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0.0 s"),
+        (26.25, "26.2 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (185.4, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7_620, "2 h 07 min"),
+    ],
+)
+def test_duration_is_shown_for_a_reader(seconds: float, shown: str) -> None:
+    assert show_duration(seconds) == shown
 
 
 def make_report(tmp_path: Path, message: str = "", tail: tuple[str, ...] = ()) -> Report:
