@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvalidate.errors import LaunchError, SpecError, suggest
-from fgvalidate.gpu import VISIBLE_DEVICES
+from fgvalidate.gpu import build_gpu_variables
 from fgvalidate.process import build_environment, change_variables, find_program
 from fgvalidate.spec import Backend, Spec
 
@@ -79,7 +79,7 @@ def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, 
     backend = spec.backend
     assert backend.root is not None
     # A GPU count of 0 hides them all; otherwise the run sees those it was given, and no more.
-    visible = {VISIBLE_DEVICES: ",".join(gpus)} if gpus or spec.gpu_requirement == 0 else {}
+    visible = build_gpu_variables(gpus) if gpus or spec.gpu_requirement == 0 else {}
     executable, bin_dir = _find_executable(backend, build_environment(backend.env))
     env = build_environment({**visible, **backend.env}, path_first=[bin_dir] if bin_dir else [])
     fields = {"project": str(project), "config": spec.config, "output_dir": str(output_dir)}

@@ -69,6 +69,7 @@ def test_command_is_the_program_its_arguments_and_the_flags(root: Path) -> None:
     place = ["-p", f"{root}/project", "-t", "train.yaml", "train", "--output-dir", "/out"]
     assert list(command.argv) == [program, *place, "--max-steps", "200"]
     assert (command.cwd, command.env["CUDA_VISIBLE_DEVICES"]) == (root, "3")
+    assert command.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_without_a_gpu_the_backends_cpu_arguments_come_last(root: Path) -> None:
