@@ -19,3 +19,7 @@ bench:        # the figures that the README quotes
 	python benchmarks/long_log.py
 	python benchmarks/shipped_specs.py
 	python benchmarks/inference_stage.py
+	python benchmarks/suite_reports.py
+	python benchmarks/discovery.py
+	python benchmarks/pytest_collection.py
+	python benchmarks/pool.py --suites 100

@@ -47,7 +47,13 @@ class InferenceResult:
 
 
 def run_inference(
-    spec: Spec, command: Command, scorer: BackgroundScorer, *, output_dir: Path, log_path: Path
+    spec: Spec,
+    command: Command,
+    scorer: BackgroundScorer,
+    *,
+    output_dir: Path,
+    log_path: Path,
+    held_fds: tuple[int, ...] = (),
 ) -> InferenceResult:
     """Serves the model, asks for completions and scores them; nothing of the server is left afterwards.
 
@@ -57,6 +63,7 @@ def run_inference(
         scorer: The reference model, which may still be loading.
         output_dir: The trainer's.
         log_path: Takes what the server prints.
+        held_fds: Descriptors that the server's supervisor holds until nothing of the server is left.
 
     Raises:
         ScorerError: The reference model cannot be loaded.
@@ -75,6 +82,7 @@ def run_inference(
         start_timeout_s=asked.server_timeout,
         health_path=spec.server.health_path,
         model=spec.server.model,
+        held_fds=held_fds,
     )
     with server:
         start = server.start(lambda: _complete(server, asked, 0))

@@ -7,12 +7,14 @@ when a run has ended, however it has ended, nor when this program is killed. Thi
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import math
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +58,7 @@ _STATEMENT_SLACK_S = 30.0
 """How much longer than the grace time a supervisor may take to end its tree, in seconds; it needs 15 at most."""
 
 _TOOL_OUTPUT_BYTES = 1 << 24
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +356,17 @@ def run_process(
                 return result
             if on_tick is not None:
                 on_tick(time.monotonic() - start)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Has the kernel kill this process when its parent ends, however that ends.
+
+    Args:
+        parent_pid: The parent's process ID; it may have ended before the kernel was asked.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def build_environment(extra: Mapping[str, str | None], *, path_first: Sequence[Path] = ()) -> dict[str, str]:

@@ -104,6 +104,7 @@ class Server:
         health_body: str | None = None,
         model: str | None = None,
         grace_s: float = 5.0,
+        held_fds: Sequence[int] = (),
     ) -> None:
         self._argv = tuple(argv)
         self._model_dir = model_dir
@@ -116,6 +117,7 @@ class Server:
         self._health_body = None if health_body is None else re.compile(health_body)
         self._model = model
         self._grace_s = grace_s
+        self._held_fds = tuple(held_fds)
         self.port = 0
         self.result: ProcessResult | None = None
 
@@ -198,6 +200,7 @@ class Server:
             stdout=self._log_path,
             stderr=self._log_path,
             grace_s=self._grace_s,
+            held_fds=self._held_fds,
         )
         import psutil  # noqa: PLC0415 - slow to import, and most runs have no inference stage
 

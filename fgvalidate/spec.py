@@ -5,6 +5,7 @@ more than one field, or more than a type, live in the `__post_init__` methods an
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,11 +16,33 @@ from fgvalidate.errors import SpecError
 
 SAVE_STRATEGIES = ("no", "steps", "epoch")
 KEEP = ("all", "failed", "none")
+UNKNOWN_KEYS = ("error", "warn")
+INTERNAL_FIELDS = frozenset({"unknown"})
+"""Fields of `Spec` that no spec sets."""
+
+
+PYTEST_MARKS = ("filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail")
+"""Markers that mean something to pytest itself: under it they would turn the verdict on a spec."""
+
+
+LONGEST_NAME_BYTES = 200
+"""Of a test_id: folders are named by it, with a number before it and an ending behind it."""
 
 
 def _require(holds: bool, key: str, value: object, rule: str) -> None:
     if not holds:
         raise SpecError(f"{key}: {rule}, not {value!r}")
+
+
+def require_names(test_id: str, markers: Iterable[str]) -> None:
+    """Raises SpecError when a spec cannot have these names, whoever selects by them."""
+    # An empty test_id or one with a slash would put the run's folder somewhere else.
+    clean = test_id not in {"", ".", ".."} and test_id == PurePosixPath(test_id).name
+    fits = len(test_id.encode()) <= LONGEST_NAME_BYTES
+    _require(clean and fits and test_id.isprintable(), "test_id", test_id, "must be usable as a folder's name")
+    for marker in markers:
+        rule = "is a mark of pytest's own, which would not select there but change the verdict; choose another name"
+        _require(marker not in PYTEST_MARKS, "markers", marker, rule)
 
 
 @dataclass(kw_only=True)
@@ -196,6 +219,12 @@ class Spec:
     """Fewest training records that the log must hold."""
     gpu_requirement: int = 1
     """GPUs that the run takes; with fewer available it is skipped. 0: none, and none is shown to it."""
+    gpu_memory: float | None = None
+    """Memory that it takes on each, GiB: specs share a GPU as long as it holds them. None: see specs_per_gpu."""
+    specs_per_gpu: int = 1
+    """How many specs without a gpu_memory may share a GPU. 1: a GPU of one's own."""
+    memory: float | None = None
+    """Main memory that the run takes, GiB, for schedulers that ask. None: their default."""
     timeout: int = 300
     """Seconds that the training command may take."""
     markers: list[str] = field(default_factory=lambda: ["integration"])
@@ -211,18 +240,27 @@ class Spec:
     """Checks by name: OmegaConf expressions that resolve to a verdict. null disables an inherited one."""
     keep: str = "failed"
     """Whose checkpoints stay: all, failed or none. Logs and reports always stay."""
+    unknown_keys: str = "error"
+    """What a key of a flat spec is that no field has: error, or warn, which leaves it out and says so."""
+    unknown: dict[str, Any] = field(default_factory=dict)
+    """Such keys, by name: each with its `file`, its `line`, its `value` as JSON, and a `hint`. Not to be set."""
 
     def __post_init__(self) -> None:
-        # An empty test_id or one with a slash would put the run's folder somewhere else.
-        clean = self.test_id not in {"", ".", ".."} and self.test_id == PurePosixPath(self.test_id).name
-        _require(clean and self.test_id.isprintable(), "test_id", self.test_id, "must be usable as a folder's name")
+        require_names(self.test_id, self.markers)
         for name in ("project_dir", "config"):
             _require(getattr(self, name).strip() != "", name, getattr(self, name), "must not be empty")
         _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
         _require(self.min_steps_logged >= 0, "min_steps_logged", self.min_steps_logged, "must be 0 or more")
         _require(self.gpu_requirement >= 0, "gpu_requirement", self.gpu_requirement, "must be 0 or more")
+        for name in ("gpu_memory", "memory"):
+            size = getattr(self, name)
+            valid = size is None or (math.isfinite(size) and size > 0)
+            _require(valid, name, size, "must be a positive number of GiB, or null")
+        _require(self.specs_per_gpu >= 1, "specs_per_gpu", self.specs_per_gpu, "must be at least 1")
         _require(self.timeout > 0, "timeout", self.timeout, "must be a positive number of seconds")
         _require(self.keep in KEEP, "keep", self.keep, f"must be one of {', '.join(KEEP)}")
+        known = self.unknown_keys in UNKNOWN_KEYS
+        _require(known, "unknown_keys", self.unknown_keys, f"must be one of {', '.join(UNKNOWN_KEYS)}")
         for name in self.expected_files:
             inside = name != "" and not PurePosixPath(name).is_absolute()
             _require(inside, "expected_files", name, "must be a path relative to the run directory")

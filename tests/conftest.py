@@ -1,5 +1,6 @@
 """The real command line in a folder of its own, and a checkout whose trainer is `fakes/forgather`."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 FAKES = Path(__file__).parent / "fakes"
@@ -120,6 +122,28 @@ class Workplace:
         wait_until(lambda: not self.find_processes(), limit_s=limit_s)
 
 
+class SimulatedGpus:
+    """GPUs of 80 GiB each that NVML says are there: in this process, and in every command line of the workplace."""
+
+    def __init__(self, path: Path, num_gpus: int) -> None:
+        self.path = path
+        self.uuids = [f"GPU-{index:04d}-simulated" for index in range(num_gpus)]
+        device = {"name": "Simulated GPU", "total": 80 << 30, "reserved": 0, "used": 0, "processes": []}
+        self.state: dict[str, Any] = {"gpus": [{**device, "uuid": uuid} for uuid in self.uuids]}
+        self.save()
+
+    def change(self, index: int, **values: Any) -> None:
+        """Changes what is said of one GPU, at once for everybody."""
+        self.state["gpus"][index].update(values)
+        self.save()
+
+    def save(self) -> None:
+        """Makes `state` what everybody reads."""
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps(self.state), encoding="utf-8")
+        draft.replace(self.path)
+
+
 @dataclass(frozen=True)
 class Forgather:
     """A checkout with two projects, and the program that trains them."""
@@ -169,6 +193,36 @@ def fgvalidate(workplace: Workplace) -> Callable[..., Run]:
 
 
 @pytest.fixture
+def simulated_gpus(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], SimulatedGpus]:
+    """Puts as many GPUs as are asked for into this machine, and gives them a folder of leases of their own."""
+
+    def simulate(num_gpus: int) -> SimulatedGpus:
+        gpus = SimulatedGpus(tmp_path / "gpus.json", num_gpus)
+        fake = FAKES / "nvml"
+        variables = {
+            "SIMULATED_GPUS": str(gpus.path),
+            "FGVALIDATE_LEASES": str(tmp_path / "leases"),
+            "PYTHONPATH": f"{fake}{os.pathsep}{ROOT}",
+        }
+        workplace.env.update(variables)
+        workplace.env.pop("CUDA_VISIBLE_DEVICES", None)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        found = importlib.util.spec_from_file_location("pynvml", fake / "pynvml.py")
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, "pynvml", module)
+        found.loader.exec_module(module)
+        return gpus
+
+    return simulate
+
+
+@pytest.fixture
 def forgather_root(workplace: Workplace) -> Forgather:
     """A checkout with both projects; its bin folder comes first in PATH."""
     root = workplace.folder.parent / "checkout"
@@ -204,6 +258,37 @@ def validate(fgvalidate: Callable[..., Run], forgather_args: Callable[..., list[
     return run
 
 
-@pytest.fixture(name="wait_until")
+@dataclass(frozen=True)
+class SpecFolder:
+    """A folder of one's own with specs for the checkout, to be named by --config-dir."""
+
+    folder: Path
+    root: Path
+
+    def write(self, name: str, faults: str = "", **fields: Any) -> None:
+        """Writes a spec whose training goes wrong as `fakes/forgather_worker.py` understands it."""
+        body = {
+            "defaults": [{"override /project": "tiny_llama"}, {"override /backend": "forgather"}, "_self_"],
+            "test_id": name,
+            "max_steps": 20,
+            "backend": {"root": str(self.root), "cpu_ok": True, "env": {"FAKE_FORGATHER": faults}},
+            **fields,
+        }
+        path = self.folder / "spec" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{yaml.safe_dump(body, sort_keys=False)}", encoding="utf-8")
+
+    def multirun(self, *names: str) -> list[str]:
+        """Returns the words that run these specs."""
+        return ["--config-dir", str(self.folder), "-m", f"+spec={','.join(names)}"]
+
+
+@pytest.fixture
+def specs(workplace: Workplace, forgather_root: Forgather) -> SpecFolder:
+    """Specs of one's own: `specs.write("name", "what goes wrong", key=value)`."""
+    return SpecFolder(workplace.folder.parent / "my_specs", forgather_root.root)
+
+
+@pytest.fixture(name="wait_until", scope="session")
 def wait_until_fixture() -> Callable[..., None]:
     return wait_until

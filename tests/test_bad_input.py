@@ -20,7 +20,6 @@ def folder(workplace: Any) -> Path:
 
 
 COMMAND_LINES: list[tuple[list[str], str]] = [
-    ([], "no spec is chosen: say +spec=NAME, one of tiny_experiment, tiny_llama, tiny_llama_inference"),
     (["spec=tiny_llama"], "command line: spec=tiny_llama: a spec is added with a plus: +spec=tiny_llama"),
     (
         ["+spec=tiny_llama", "+spec=tiny_experiment"],
@@ -121,13 +120,35 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
 
 @pytest.mark.parametrize(("arguments", "message"), COMMAND_LINES, ids=lambda value: "".join(value)[:60])
 def test_wrong_command_line(fgvalidate: Call, folder: Path, arguments: list[str], message: str) -> None:
-    names_spec = not arguments or any("spec=" in argument for argument in arguments)
+    names_spec = any("spec=" in argument for argument in arguments)
 
     answer = fgvalidate(*([] if names_spec else ["+spec=tiny_llama"]), *arguments)
 
     assert answer.stderr.startswith(f"fgvalidate: {message}")
     assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
     assert [path.name for path in folder.rglob("*") if path.name in {"train", ".hydra"}] == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["max_steps=5"], ["backend=forgather", "--config-dir", "specs"]])
+def test_without_a_spec_all_are_listed_with_what_they_are_for(
+    fgvalidate: Call, folder: Path, arguments: list[str]
+) -> None:
+    (folder / "specs/spec").mkdir(parents=True)
+    own = arguments[-1:] == ["specs"]
+    (folder / "specs/spec/a.yaml").write_text(f"{SPEC.splitlines()[0]}\n# Mine [bold]alone.\n", encoding="utf-8")
+    (folder / "specs/spec/b.yaml").write_text(SPEC, encoding="utf-8")
+
+    answer = fgvalidate(*arguments)
+
+    assert (answer.code, answer.stderr) == (2, "fgvalidate: no spec is chosen: say +spec=NAME\n")
+    assert answer.stdout.splitlines() == [
+        *(["a                     Mine [bold]alone.", "b"] if own else []),
+        "tiny_experiment       Smoke: the fastest project trains at all.",
+        "tiny_llama            Standard: a Llama trains, and its loss falls as it should.",
+        "tiny_llama_inference  Full: a Llama trains, is saved, is served, and tells a story that a language model "
+        "accepts.",
+    ]
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"a.yaml", "b.yaml"}
 
 
 SPEC = """# @package _global_
@@ -216,8 +237,8 @@ def test_spec_without_a_project_names_what_is_missing(fgvalidate: Call, folder: 
 
     answer = fgvalidate("--config-dir", "specs", "+spec=mine")
 
-    message = "fgvalidate: config: this required field is missing; set it in the spec or as config=VALUE\n"
-    assert (answer.code, answer.stderr) == (2, message)
+    message = "config: this required field is missing; set it in the spec or as config=VALUE"
+    assert (answer.code, answer.stderr) == (2, f"fgvalidate: specs/spec/mine.yaml: {message}\n")
 
 
 def test_wrong_option_in_a_spec_file_is_named_with_its_line(fgvalidate: Call, folder: Path) -> None:
@@ -255,7 +276,7 @@ def test_too_few_gpus_skip_with_the_reason(fgvalidate: Call, folder: Path) -> No
     answer = fgvalidate("+spec=tiny_llama", "gpu_requirement=64")
 
     assert answer.code == 3
-    assert "SKIPPED tiny_llama: it needs 64 GPU(s), " in answer.stdout
+    assert "SKIPPED tiny_llama: it needs 64 GPUs, " in answer.stdout
     assert not (folder / "outputs").exists() or list((folder / "outputs").iterdir()) == []
 
 
@@ -263,7 +284,7 @@ def test_options_may_stand_between_overrides(fgvalidate: Call) -> None:
     answer = fgvalidate("gpu_requirement=64", "-m", "+spec=tiny_llama,tiny_experiment")
 
     assert (answer.code, answer.stderr) == (3, "")
-    assert answer.stdout.splitlines()[-1] == "2 specs: 2 skipped"
+    assert answer.stdout.splitlines()[-1].startswith("NOT VALIDATED 2 specs: 2 skipped in ")
 
 
 @pytest.mark.parametrize("spec", ["tiny_experiment", "tiny_llama"])

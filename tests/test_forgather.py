@@ -85,7 +85,7 @@ def test_without_a_gpu_nothing_is_run_and_the_reason_is_said(fgvalidate: Validat
     run = fgvalidate("+spec=tiny_llama", "backend=forgather", f"backend.root={forgather_root.root}")
 
     assert (run.code, run.run_dir, forgather_root.calls()) == (3, None, [])
-    assert "SKIPPED tiny_llama: it needs 1 GPU(s), 0 are available" in run.stdout
+    assert "SKIPPED tiny_llama: it needs 1 GPU, none is available" in run.stdout
     assert "backend.cpu_ok=true runs it on the CPU" in run.stdout
 
 
@@ -93,7 +93,7 @@ def test_two_gpus_are_not_replaced_by_the_cpu(validate: Validate, forgather_root
     run = validate("", "gpu_requirement=2")
 
     assert (run.code, run.run_dir, forgather_root.calls()) == (3, None, [])
-    assert "SKIPPED tiny_llama: it needs 2 GPU(s), 0 are available" in run.stdout
+    assert "SKIPPED tiny_llama: it needs 2 GPUs, none is available" in run.stdout
 
 
 def test_a_run_sees_the_gpus_it_is_given_and_is_not_told_to_use_gloo(forgather_root: Any, tmp_path: Path) -> None:

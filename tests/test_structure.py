@@ -11,14 +11,29 @@ import yaml
 ROOT = Path(__file__).parent.parent
 ORDER = (
     ("errors",),
-    ("spec", "supervisor"),
-    ("process", "run_dir", "training_log", "text_search", "gpu", "perplexity", "completion", "model_dir"),
-    ("command", "checkout", "server"),
-    ("facts", "inference"),
-    ("observation", "operators"),
+    ("spec", "supervisor", "interruption", "terminal", "config_shape", "selection", "yaml_text"),
+    (
+        "process",
+        "run_dir",
+        "training_log",
+        "text_search",
+        "gpu",
+        "perplexity",
+        "completion",
+        "model_dir",
+        "curve",
+        "flat_spec",
+    ),
+    ("command", "command_line", "checkout", "server", "placement", "discovery", "flat_folder", "schema", "purpose"),
+    ("facts", "inference", "claim_dir", "spec_folder"),
+    ("observation", "operators", "lease"),
     ("checks",),
     ("composition", "report", "progress"),
-    ("diagnosis", "validate"),
+    ("search_path", "validate", "suite", "chart"),
+    ("diagnosis", "spec_run"),
+    ("page", "junit", "summary", "monitor", "overview", "candidates", "spec_names", "pytest_items"),
+    ("suite_reports", "planning", "hydra_job", "pool", "task"),
+    ("sweep", "tab_completion", "pytest_plugin"),
     ("app",),
     ("__main__",),
 )
@@ -55,8 +70,8 @@ def test_config_files_begin_with_their_package_and_say_how_to_run_them(path: Pat
 
 
 def test_running_without_inference_imports_nothing_heavy() -> None:
-    heavy = {"torch", "transformers", "requests", "psutil"}
-    code = f"import sys, fgvalidate.app; print(sorted({heavy} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "requests", "psutil", "jinja2", "pygal", "junitparser"}
+    code = f"import sys, fgvalidate.app, fgvalidate.suite_reports; print(sorted({heavy} & set(sys.modules)))"
 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -69,3 +84,19 @@ def test_package_imports_nothing() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert answer.stdout.strip() == "{'fgvalidate'}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hydra_plugins").glob("*/[!_]*.py")), ids=lambda path: path.parent.name)
+def test_hydra_plugins_cost_other_applications_nothing(path: Path) -> None:
+    """Hydra imports them in every application of the environment."""
+    heavy = {"torch", "transformers", "submitit", "rich", "jinja2", "pygal", "fgvalidate.sweep", "fgvalidate.pool"}
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert answer.stdout.strip() == "[]"
+
+
+def test_hydra_plugins_share_their_namespace() -> None:
+    assert not (ROOT / "hydra_plugins/__init__.py").exists()

@@ -34,9 +34,20 @@ def run(unpacked: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_wheel_holds_the_package_and_its_configs_alone(unpacked: Path) -> None:
-    assert sorted(path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")) == ["fgvalidate"]
+def test_wheel_holds_the_package_its_configs_and_its_plugins_alone(unpacked: Path) -> None:
+    names = sorted(path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info"))
+
+    assert names == ["fgvalidate", "hydra_plugins"]
     assert (unpacked / "fgvalidate/conf/spec/tiny_llama.yaml").is_file()
+    # A file in this folder would hide other packages' plugins.
+    assert [path.name for path in (unpacked / "hydra_plugins").iterdir() if path.is_file()] == []
+
+
+def test_wheel_brings_its_plugins(unpacked: Path) -> None:
+    answer = run(unpacked, "fgvalidate", "+spec=tiny_llama", "hydra/launcher=fgvalidate_slurm", "--cfg", "hydra")
+
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "_target_: hydra_plugins.fgvalidate_slurm.launcher.SlurmLauncher" in answer.stdout
 
 
 def test_wheel_composes_its_own_specs(unpacked: Path) -> None:
@@ -52,6 +63,20 @@ def test_wheel_trains_and_judges(unpacked: Path) -> None:
 
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "PASSED tiny_experiment_smoke" in answer.stdout
+
+
+def test_wheel_writes_the_page(unpacked: Path, tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from fgvalidate.page import write_run_page
+from fgvalidate.report import Report
+write_run_page(Path({str(tmp_path / "x.html")!r}), Report(test_id="x", outcome="passed", reason="", command="x"), None)
+"""
+    argv = [sys.executable, "-P", "-c", code]
+
+    subprocess.run(argv, cwd=unpacked.parent, env={**os.environ, "PYTHONPATH": str(unpacked)}, check=True)
+
+    assert "<title>Passed: x</title>" in (tmp_path / "x.html").read_text(encoding="utf-8")
 
 
 def test_wheel_lists_its_configs(unpacked: Path) -> None:

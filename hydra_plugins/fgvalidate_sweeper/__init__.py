@@ -1,0 +1,1 @@
+"""A multirun over specs, as a Hydra sweeper."""
