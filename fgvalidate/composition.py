@@ -1,13 +1,15 @@
 """Composition: what Hydra needs to know of us before it composes, and the checked spec after it has."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from fgvalidate.checks import preview_checks
-from fgvalidate.errors import SpecError
+from fgvalidate.errors import SpecError, show_path
 from fgvalidate.operators import register_resolvers
 from fgvalidate.spec import Spec
 
@@ -54,6 +56,30 @@ def require_core_checks(checks: DictConfig, option: str) -> None:
         )
 
 
+def require_known_keys(cfg: DictConfig) -> None:
+    """Raises SpecError when a flat spec had keys that no field has, unless `unknown_keys=warn` puts up with them."""
+    unknown = cfg.unknown
+    if unknown and cfg.unknown_keys != "warn":
+        first, *others = explain_unknown_keys(unknown)
+        more = f" (and {len(others)} more)" if others else ""
+        raise SpecError(f"{first}{more}; unknown_keys=warn leaves it out")
+
+
+def explain_unknown_keys(unknown: Mapping[Any, Any]) -> list[str]:
+    """Says of each key in `Spec.unknown` where it stands, and what may have been meant.
+
+    Raises:
+        SpecError: They were not set aside by the reader of flat specs.
+    """
+    try:
+        return [
+            f"{show_path(Path(each['file']))}:{each['line']}: {key}: no such key. {each['hint']}"
+            for key, each in unknown.items()
+        ]
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise SpecError("unknown: no such key; it is filled when a flat spec is read") from error
+
+
 def load_spec(cfg: DictConfig) -> Spec:
     """Turns a composed config into a spec that holds.
 
@@ -68,6 +94,7 @@ def load_spec(cfg: DictConfig) -> Spec:
     # A key that came with a plus was added past the schema: merge once more, into the schema alone.
     merged = OmegaConf.merge(OmegaConf.structured(Spec), raw)
     assert isinstance(merged, DictConfig)
+    require_known_keys(merged)
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise SpecError(f"{missing[0]}: this required field is missing; set it in the spec or as {missing[0]}=VALUE")

@@ -6,10 +6,9 @@ Hydra and OmegaConf say what they could not do; a user needs to know which file 
 line, is to be changed, and into what.
 """
 
-import argparse
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,20 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from fgvalidate.composition import find_config_dir, list_options
-from fgvalidate.errors import FgvalidateError, suggest
+from fgvalidate.errors import FgvalidateError, SpecError, show_path, suggest
+from fgvalidate.flat_spec import DEFAULTS
+from fgvalidate.search_path import FLAT, ConfigFolder, list_search_path, parse_arguments, read_config_sources
+from fgvalidate.yaml_text import find_line, read_text
 
-_KIND_NAMES = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "ListConfig": "a list"}
+_KIND_NAMES = {
+    "Float": "a number",
+    "Integer": "a whole number",
+    "Boolean": "true or false",
+    "ListConfig": "a list",
+    "AnyNode": "single value",
+}
 _KEY = re.compile(r"^([A-Za-z_][\w.\-]*): ")
+_IS_MISSING = "this required field is missing"
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
 
 
@@ -34,21 +43,31 @@ class CommandLine:
 
     words: list[str]
     """The overrides."""
-    config_dirs: list[Path]
-    """The folders of config groups, those that were added on the command line first."""
+    config_dirs: list[ConfigFolder]
+    """Where configs are looked for, the first one first."""
+
+
+@dataclass(frozen=True)
+class _ConfigFile:
+    path: Path
+    is_spec: bool
+    is_flat: bool
 
 
 def read_command_line(arguments: Sequence[str]) -> CommandLine:
     """Reads the arguments that follow the program's name."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd")
-    known, rest = parser.parse_known_args(list(arguments))
-    words = [word for word in rest if not word.startswith("-")]
-    added = [known.config_dir] if known.config_dir else []
-    for override in _parse(words):
-        if override.key_or_group == "hydra.searchpath" and isinstance(value := override.value(), list):
-            added += [str(path).removeprefix("file://") for path in value]
-    return CommandLine(words, [*(Path(folder).absolute() for folder in added), find_config_dir()])
+    words, named = parse_arguments(arguments)
+    return CommandLine(words, list_search_path(named))
+
+
+def read_job_line(words: Iterable[str], config_sources: Iterable[Any]) -> CommandLine:
+    """Returns what was typed for one job, as Hydra knows it: in another process there may be no command line to read.
+
+    Args:
+        words: The overrides.
+        config_sources: Hydra's, in the order of its search.
+    """
+    return CommandLine(list(words), read_config_sources(config_sources))
 
 
 def diagnose(error: BaseException, typed: CommandLine) -> str:
@@ -85,6 +104,9 @@ def _place(message: str, typed: CommandLine) -> str:
     """Puts the place of a key in front of a message that begins with the key."""
     match = _KEY.match(message)
     place = find_place(match[1], typed) if match else None
+    if place is None and _IS_MISSING in message:
+        # It stands nowhere, but there is a file that it should stand in.
+        place = next((show_path(file.path) for file in _list_chosen_files(typed) if file.is_spec), None)
     return f"{place}: {message}" if place else message
 
 
@@ -109,8 +131,8 @@ def _explain_unknown_key(error: OmegaConfBaseException, key: str) -> str:
 
 
 def _explain_type(first_line: str) -> str:
-    match = re.match(
-        r"Value (?P<value>.*) of type '(?P<kind>\w+)' could not be converted to (?P<wanted>\w+)", first_line
+    match = re.search(
+        r"\bValue (?P<value>.*) of type '(?P<kind>\w+)' could not be converted to (?P<wanted>\w+)", first_line
     )
     if match:
         wanted = _KIND_NAMES.get(match["wanted"], match["wanted"])
@@ -122,7 +144,7 @@ def _explain_type(first_line: str) -> str:
         return "must have a value, not null"
     match = re.match(r"Invalid value assigned: (?P<kind>\w+) is not a ListConfig, list or tuple", first_line)
     if match:
-        return f"must be a list such as [a, b], not a {match['kind']}"
+        return f"must be a list such as [a, b], not a {_KIND_NAMES.get(match['kind'], match['kind'])}"
     return first_line
 
 
@@ -132,8 +154,8 @@ def _diagnose_yaml(error: yaml.MarkedYAMLError, typed: CommandLine) -> str:
     line = f":{mark.line + 1}" if mark else ""
     path = Path(mark.name) if mark else None
     if path is None or not path.is_file():
-        path = next((file for file in _list_chosen_files(typed) if not _can_parse(file)), None)
-    return f"{_shorten(path) if path else 'a config file'}{line}: not valid YAML: {problem}"
+        path = next((file.path for file in _list_chosen_files(typed) if not _can_parse(file.path)), None)
+    return f"{show_path(path) if path else 'a config file'}{line}: not valid YAML: {problem}"
 
 
 def _can_parse(path: Path) -> bool:
@@ -156,11 +178,11 @@ def _diagnose_option(error: MissingConfigException, typed: CommandLine) -> str:
 def _find_default(group: str, name: str, typed: CommandLine) -> str | None:
     """Finds the line of a defaults list that chooses an option."""
     pattern = re.compile(rf"/?{re.escape(group)}:\s*{re.escape(name)}\b")
-    for path in _list_chosen_files(typed):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    for file in _list_chosen_files(typed):
+        lines = file.path.read_text(encoding="utf-8").splitlines()
         number = next((number for number, line in enumerate(lines, 1) if pattern.search(line)), None)
         if name and number:
-            return f"{_shorten(path)}:{number}"
+            return f"{show_path(file.path)}:{number}"
     return None
 
 
@@ -242,63 +264,51 @@ def find_place(key: str, typed: CommandLine) -> str | None:
         given = override.key_or_group
         if given not in _list_groups() and (key == given or key.startswith(f"{given}.")):
             return "command line"
-    for path in _list_chosen_files(typed):
-        line = _find_line(path, key)
+    for file in _list_chosen_files(typed):
+        line = _find_line(file, key)
         if line is not None:
-            return f"{_shorten(path)}:{line}"
+            return f"{show_path(file.path)}:{line}"
     return None
 
 
-def _find_config(typed: CommandLine, name: str) -> Path | None:
-    paths = (folder / f"{name}.yaml" for folder in typed.config_dirs)
-    return next((path for path in paths if path.is_file()), None)
+def _find_config(typed: CommandLine, name: str) -> _ConfigFile | None:
+    for folder in typed.config_dirs:
+        if path := folder.find(name):
+            return _ConfigFile(path, is_spec=name.startswith("spec/"), is_flat=folder.scheme == FLAT)
+    return None
 
 
-def _list_chosen_files(typed: CommandLine) -> list[Path]:
+def _list_chosen_files(typed: CommandLine) -> list[_ConfigFile]:
     """Lists the config files that compose this run, the last to be merged first."""
     chosen = {override.key_or_group: str(override.value()) for override in _parse(typed.words)}
     names = [f"spec/{chosen['spec']}"] if "spec" in chosen else []
     defaults: dict[str, str] = {}
-    for path in (_find_config(typed, name) for name in ["config", *names]):
-        defaults |= _read_defaults(path) if path else {}
+    for file in (_find_config(typed, name) for name in ["config", *names]):
+        defaults |= _read_defaults(file) if file else {}
     options = {group: chosen.get(group, name) for group, name in defaults.items()}
     names += [f"{group}/{name}" for group, name in reversed(options.items())]
-    paths = (_find_config(typed, name) for name in [*names, "config"])
-    return [path for path in paths if path]
+    files = (_find_config(typed, name) for name in [*names, "config"])
+    return [file for file in files if file]
 
 
-def _read_defaults(path: Path) -> dict[str, str]:
+def _read_defaults(file: _ConfigFile) -> dict[str, str]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        document = {"defaults": DEFAULTS} if file.is_flat else yaml.safe_load(file.path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     entries = document.get("defaults", []) if isinstance(document, dict) else []
     pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
     return {str(group).removeprefix("override ").removeprefix("/"): str(name) for group, name in pairs if name}
 
 
-def _find_line(path: Path, key: str) -> int | None:
+def _find_line(file: _ConfigFile, key: str) -> int | None:
     """Finds the line of a key of the composed config in one of its files, by the file's package."""
-    text = path.read_text(encoding="utf-8")
-    header = _PACKAGE.match(text)
-    package = header[1] if header else path.parent.name
-    prefix = "" if package == "_global_" or path.stem == "config" else f"{package}."
-    if not key.startswith(prefix):
-        return None
     try:
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+        text = read_text(file.path)
+    except SpecError:
         return None
-    line = None
-    for part in key.removeprefix(prefix).split("."):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        pair = next(((name, value) for name, value in pairs if name.value == part), None)
-        if pair is None:
-            return None
-        line, node = pair[0].start_mark.line + 1, pair[1]
-    return line
-
-
-def _shorten(path: Path) -> str:
-    """Returns the path as a user in the current folder would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    header = _PACKAGE.match(text)
+    package = header[1] if header else file.path.parent.name
+    is_global = file.is_flat or package == "_global_" or file.path.stem == "config"
+    prefix = "" if is_global else f"{package}."
+    return find_line(text, key.removeprefix(prefix).split(".")) if key.startswith(prefix) else None
