@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from finished_suites import make_mixed_suite
 
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.operators import MODIFIERS, OPERATORS
 from fgvalidate.report import Report
-from fgvalidate.spec import Inference, Loss, Spec, Stderr
+from fgvalidate.spec import INTERNAL_FIELDS, Inference, Loss, Spec, Stderr
+from fgvalidate.suite import RESULTS_NAME
+from fgvalidate.suite_reports import write_reports
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,12 +62,39 @@ def test_every_key_of_a_facts_file_is_documented(tmp_path: Path) -> None:
     assert set(read_table(ROOT / "docs/report.md", "facts.json")) == set(written)
 
 
+def test_every_key_of_a_multiruns_report_is_documented(tmp_path: Path) -> None:
+    suite = make_mixed_suite(tmp_path / "suite")
+
+    document = suite.to_document()
+
+    assert set(read_table(ROOT / "docs/report.md", "A multirun's report.json")) == set(document)
+    assert set(read_table(ROOT / "docs/report.md", "An entry of specs")) == set(document["specs"][0])
+
+
+def test_every_key_of_a_result_line_is_documented(tmp_path: Path) -> None:
+    suite = make_mixed_suite(tmp_path / "suite")
+
+    row = json.loads((suite.root / RESULTS_NAME).read_text(encoding="utf-8").splitlines()[0])
+
+    assert set(read_table(ROOT / "docs/report.md", "A line of results.jsonl")) == set(row)
+
+
+def test_every_file_of_a_multirun_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    suite = make_mixed_suite(tmp_path / "suite")
+    write_reports(suite)
+
+    documented = read_table(ROOT / "docs/report.md", "The files of a multirun")
+
+    assert set(documented) == {path.name for path in suite.root.iterdir()}
+
+
 @pytest.mark.parametrize("schema", [Spec, Loss, Stderr, Inference])
 def test_every_spec_field_is_in_the_readme(schema: type) -> None:
     prefix = "" if schema is Spec else f"{schema.__name__.lower()}."
-    nested = {"loss", "stderr", "backend", "server", "scorer"}
+    left_out = {"loss", "stderr", "backend", "server", "scorer"} | INTERNAL_FIELDS
 
-    names = [f"`{prefix}{field.name}`" for field in dataclasses.fields(schema) if field.name not in nested]
+    names = [f"`{prefix}{field.name}`" for field in dataclasses.fields(schema) if field.name not in left_out]
 
     assert [name for name in names if name not in README] == []
 
