@@ -92,6 +92,20 @@ def test_documented_spec_runs_unedited(documented: FlatSpecs, forgather_root: An
     assert call["argv"][call["argv"].index("--max-steps") + 1] == steps
 
 
+def test_documented_specs_run_unedited_under_pytest(documented: FlatSpecs) -> None:
+    folder = documented.workplace.folder
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    overrides = [word for pair in (("--fg-override", word) for word in documented.words) for word in pair]
+    argv = [sys.executable, "-m", "pytest", "--fg-specs", str(documented.folder), "-rA", *overrides]
+
+    done = subprocess.run(
+        argv, cwd=folder, env=documented.workplace.env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("spec", ["my_new_project", "my_project_inference"])
 def test_printed_example_runs_unedited(documented: FlatSpecs, forgather_root: Any, spec: str) -> None:
     shutil.copy(EXAMPLES / f"{spec}.yaml", documented.folder)
