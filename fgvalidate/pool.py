@@ -178,8 +178,8 @@ class Pool:
 
     def _start(self, job: Job, claim: Claim | None) -> None:
         console_path = self._root / f"{job.run_dir}.console"
-        run = self._prepared.pop(job.num, None)
-        process = _fork.Process(target=self._work, args=(job, run, console_path, os.getpid()))
+        run = self._prepared.pop(job.num, None) or self._prepare(job)
+        process = _fork.Process(target=self._work, args=(run, console_path, os.getpid()))
         # An interrupt waits until the process is known, or it would not be ended.
         signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         try:
@@ -189,7 +189,7 @@ class Pool:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
         self._monitor.start(job)
 
-    def _work(self, job: Job, run: Callable[[], object] | None, console_path: Path, parent_pid: int) -> None:
+    def _work(self, run: Callable[[], object], console_path: Path, parent_pid: int) -> None:
         """What the process of a job does; it never returns."""
         code = 1
         try:
@@ -201,7 +201,7 @@ class Pool:
                 os.dup2(fd, standard_fd)
             get_console.cache_clear()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
-            (run or self._prepare(job))()
+            run()
             code = 0
         except (KeyboardInterrupt, Terminated):
             code = 143
