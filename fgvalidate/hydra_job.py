@@ -10,8 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from fgvalidate.diagnosis import diagnose, read_job_line
-from fgvalidate.report import Report
-from fgvalidate.suite import Job, append_result
+from fgvalidate.suite import Job, append_error
 
 
 def prepare_hydra_job(
@@ -42,7 +41,7 @@ def prepare_hydra_job(
 
 def _report_problem(job: Job, root: Path, reason: str) -> None:
     print(f"fgvalidate: {reason}", file=sys.stderr)
-    append_result(root, job.num, Report(test_id=job.test_id, outcome="error", reason=reason, command=job.command), None)
+    append_error(root, job, reason)
 
 
 def _run(context: HydraContext, task_function: TaskFunction, job_config: DictConfig) -> None:

@@ -223,6 +223,11 @@ def append_result(root: Path, num: int, report: Report, facts: Facts | None) -> 
         file.flush()
 
 
+def append_error(root: Path, job: Job, reason: str) -> None:
+    """Appends the result of a job that could not be validated, and why."""
+    append_result(root, job.num, Report(test_id=job.test_id, outcome="error", reason=reason, command=job.command), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of the results."""

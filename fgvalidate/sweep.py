@@ -21,8 +21,8 @@ from fgvalidate.interruption import Terminated
 from fgvalidate.overview import Row, print_list, print_suite
 from fgvalidate.placement import build_request, explain_skip
 from fgvalidate.planning import LostJob, plan_jobs, set_aside
-from fgvalidate.report import Report, escape_controls
-from fgvalidate.suite import Ending, Job, Plan, append_result, read_results, read_suite, record_ending, start_suite
+from fgvalidate.report import escape_controls
+from fgvalidate.suite import Ending, Job, Plan, append_error, read_results, read_suite, record_ending, start_suite
 from fgvalidate.suite_reports import write_reports
 from fgvalidate.terminal import get_console
 
@@ -80,13 +80,9 @@ def run_sweep(
     start_suite(root, plan)
     OmegaConf.save(config, root / "multirun.yaml")
     for job, problem in lost:
-        append_result(root, job.num, _report_problem(job, problem), None)
+        append_error(root, job, problem)
         print(f"fgvalidate: {job.name}: {problem}", file=sys.stderr)
     exit_codes.append(run_jobs(root, plan, jobs, launcher, fail_fast=settings.fail_fast))
-
-
-def _report_problem(job: Job, problem: str) -> Report:
-    return Report(test_id=job.test_id, outcome="error", reason=problem, command=job.command)
 
 
 def run_jobs(root: Path, plan: Plan, jobs: list[Job], launcher: Launcher, *, fail_fast: bool) -> int:
@@ -103,9 +99,10 @@ def run_jobs(root: Path, plan: Plan, jobs: list[Job], launcher: Launcher, *, fai
     except Exception as error:
         reason = f"lost: the launcher failed: {error}"
         print(f"fgvalidate: {escape_controls(reason)}", file=sys.stderr)
-        missing = [job for job in jobs if job.num not in read_results(root)]
-        for job in missing:
-            append_result(root, job.num, _report_problem(job, reason), None)
+        results = read_results(root)
+        for job in jobs:
+            if job.num not in results:
+                append_error(root, job, reason)
     if fail_fast and ending == "completed" and len(read_results(root)) < len(plan.jobs):
         ending = "stopped"
     record_ending(root, ending, time.monotonic() - began)
