@@ -412,18 +412,21 @@ def copy_programs_without(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("signals", "code"),
+    ("signals", "code", "poll_interval"),
     [
-        pytest.param([signal.SIGINT], 130, id="SIGINT"),
-        pytest.param([signal.SIGINT, signal.SIGINT, signal.SIGTERM], 130, id="impatience"),
-        pytest.param([signal.SIGTERM], 143, id="SIGTERM"),
-        pytest.param([signal.SIGKILL], -9, id="SIGKILL"),
+        pytest.param([signal.SIGINT], 130, 0.5, id="SIGINT"),
+        pytest.param([signal.SIGINT, signal.SIGINT, signal.SIGTERM], 130, 0.5, id="impatience"),
+        # Slurm was asked before the second job began, and not again.
+        pytest.param([signal.SIGINT], 130, 600, id="before_the_next_question"),
+        pytest.param([signal.SIGTERM], 143, 0.5, id="SIGTERM"),
+        pytest.param([signal.SIGKILL], -9, 0.5, id="SIGKILL"),
     ],
 )
 def test_nothing_stays_in_the_queue_when_the_launcher_is_ended(
-    launch: Launcher, signals: list[signal.Signals], code: int
+    launch: Launcher, signals: list[signal.Signals], code: int, poll_interval: float
 ) -> None:
-    run = launch("pass", "hang", "pass", jobs={1: {"gpu_requirement": 1}, 2: {"gpu_requirement": 2}})
+    jobs = {1: {"gpu_requirement": 1}, 2: {"gpu_requirement": 2}}
+    run = launch("pass", "hang", "pass", jobs=jobs, poll_interval=poll_interval)
     run.wait_for_start(1)
     run.wait_until(lambda: 0 in run.rows and run.find_job(2))
 

@@ -402,6 +402,10 @@ class _Watch:
             now = time.monotonic()
             if entries is not None:
                 answered_at = now
+                # One that has begun since the last question is not to be taken for one that never did.
+                for one in self.tracked:
+                    if one.job_id and one.result is None:
+                        self._update(one, entries.get(one.job_id), 0.0)
                 if not left:
                     self.guard.dismiss()
                     return
