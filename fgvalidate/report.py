@@ -77,6 +77,16 @@ class Report:
         }
 
     @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Reads what `write` wrote.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError, KeyError, TypeError: It is not a report's.
+        """
+        return cls.from_document(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Report":
         """The inverse of `to_document`.
 

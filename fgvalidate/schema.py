@@ -29,19 +29,23 @@ from fgvalidate.spec import (
     Backend,
     Inference,
     Loss,
+    Mutations,
+    Retries,
     Scorer,
     Server,
     Spec,
     Stderr,
+    Watch,
 )
 
 Document = dict[str, Any]
 
-CLASSES = (Spec, Loss, Stderr, Inference, Server, Scorer, Backend)
+CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend)
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
 _POSITIVE_COUNT = {"minimum": 1}
+_REASONS = {"additionalProperties": {"type": "string", "pattern": r"\S"}}
 _BELOW_OUTPUT = r"^(?!/)(?!(.*/)?\.\.(/|$))(?!\.?(/\.?)*$)"
 
 RULES: dict[type, dict[str, Document]] = {
@@ -66,6 +70,8 @@ RULES: dict[type, dict[str, Document]] = {
         "memory": _POSITIVE_SIZE,
         "timeout": _POSITIVE_COUNT,
         "checks": {"additionalProperties": {"type": ["string", "null"], "pattern": r"^\$\{[\s\S]*\}$"}},
+        "xfail": {"pattern": r"\S"},
+        "xfail_checks": _REASONS,
         "keep": {"enum": list(KEEP)},
         "unknown_keys": {"enum": list(UNKNOWN_KEYS)},
     },
@@ -85,6 +91,9 @@ RULES: dict[type, dict[str, Document]] = {
         "server_timeout": _POSITIVE_COUNT,
         "request_timeout": _POSITIVE_COUNT,
     },
+    Watch: {"stall_timeout": _POSITIVE_SIZE},
+    Retries: {"infrastructure": {"minimum": 0}},
+    Mutations: {"waive": _REASONS},
     Backend: {
         "log": {"pattern": _BELOW_OUTPUT},
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},

@@ -17,8 +17,8 @@ from fgvalidate.errors import SpecError
 SAVE_STRATEGIES = ("no", "steps", "epoch")
 KEEP = ("all", "failed", "none")
 UNKNOWN_KEYS = ("error", "warn")
-INTERNAL_FIELDS = frozenset({"unknown"})
-"""Fields of `Spec` that no spec sets."""
+INTERNAL_FIELDS = frozenset({"unknown", "judge", "mutate"})
+"""Fields of `Spec` that no spec file sets: two belong to the command line, one to the reader of flat specs."""
 
 
 PYTEST_MARKS = ("filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail")
@@ -45,6 +45,12 @@ def require_names(test_id: str, markers: Iterable[str]) -> None:
         _require(marker not in PYTEST_MARKS, "markers", marker, rule)
 
 
+def _require_reasons(key: str, reasons: dict[str, str]) -> None:
+    for name, reason in reasons.items():
+        # A list passes for a text in a mapping.
+        _require(isinstance(reason, str) and reason.strip() != "", f"{key}.{name}", reason, "must say why")
+
+
 @dataclass(kw_only=True)
 class Loss:
     """Bounds on the training loss, in nats per token. A bound of None is not checked."""
@@ -57,9 +63,11 @@ class Loss:
     """Share of the first recorded loss, up to 1, that must be gone by the last record."""
     no_nan: bool = True
     """Whether any non-finite training loss fails the run."""
+    ceiling: float | None = None
+    """Highest allowed loss in any training record: beyond it training has diverged."""
 
     def __post_init__(self) -> None:
-        for name in ("final_max", "final_min", "drop_min"):
+        for name in ("final_max", "final_min", "drop_min", "ceiling"):
             bound = getattr(self, name)
             _require(bound is None or math.isfinite(bound), f"loss.{name}", bound, "must be a finite number or null")
         if self.drop_min is not None:
@@ -121,6 +129,45 @@ class Inference:
             _require(valid, f"inference.{name}", bound, "must be a finite number of at least 0, or null")
         share = self.distinct_2_min is None or self.distinct_2_min <= 1
         _require(share, "inference.distinct_2_min", self.distinct_2_min, "is a share, at most 1")
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """What is done about trouble that shows while training runs."""
+
+    fail_fast: bool = True
+    """Whether a run is ended at once when a check has no chance any more. False: it is noted, and the run goes on."""
+    stall_timeout: float | None = None
+    """Seconds without a new step and without new output after which a run counts as stalled. None: the larger of 300
+    and five times the longest gap between two steps so far, once two were seen; before that, `timeout` alone."""
+
+    def __post_init__(self) -> None:
+        seconds = self.stall_timeout
+        positive = seconds is None or (math.isfinite(seconds) and seconds > 0)
+        _require(positive, "watch.stall_timeout", seconds, "must be a positive number of seconds, or null")
+
+
+@dataclass(kw_only=True)
+class Retries:
+    """How often a run is started again."""
+
+    infrastructure: int = 0
+    """Times, when the machine and not the subject was the reason that it is red."""
+
+    def __post_init__(self) -> None:
+        rule = "must be 0 or more"
+        _require(self.infrastructure >= 0, "retries.infrastructure", self.infrastructure, rule)
+
+
+@dataclass(kw_only=True)
+class Mutations:
+    """What a mutation test of this spec takes into account."""
+
+    waive: dict[str, str] = field(default_factory=dict)
+    """By fault: why this spec need not notice it."""
+
+    def __post_init__(self) -> None:
+        _require_reasons("mutations.waive", self.waive)
 
 
 @dataclass(kw_only=True)
@@ -238,12 +285,23 @@ class Spec:
     """Values by backend name, for interpolations such as `${oc.select:bounds.${backend.name},null}`."""
     checks: dict[str, Any] = field(default_factory=dict)
     """Checks by name: OmegaConf expressions that resolve to a verdict. null disables an inherited one."""
+    xfail: str | None = None
+    """Why this spec is expected to be red; it then passes when it is, and is red when it is not. None: it is not."""
+    xfail_checks: dict[str, str] = field(default_factory=dict)
+    """Likewise for single checks, by name."""
+    watch: Watch = field(default_factory=Watch)
+    retries: Retries = field(default_factory=Retries)
+    mutations: Mutations = field(default_factory=Mutations)
     keep: str = "failed"
     """Whose checkpoints stay: all, failed or none. Logs and reports always stay."""
     unknown_keys: str = "error"
     """What a key of a flat spec is that no field has: error, or warn, which leaves it out and says so."""
     unknown: dict[str, Any] = field(default_factory=dict)
     """Such keys, by name: each with its `file`, its `line`, its `value` as JSON, and a `hint`. Not to be set."""
+    judge: str | None = None
+    """On the command line: a recorded run (its folder, its facts.json or its multirun) to judge instead of running."""
+    mutate: str | None = None
+    """On the command line: a recorded run, named likewise, that faults are planted in."""
 
     def __post_init__(self) -> None:
         require_names(self.test_id, self.markers)
@@ -264,6 +322,10 @@ class Spec:
         for name in self.expected_files:
             inside = name != "" and not PurePosixPath(name).is_absolute()
             _require(inside, "expected_files", name, "must be a path relative to the run directory")
+        _require(self.xfail is None or self.xfail.strip() != "", "xfail", self.xfail, "must say why, or be null")
+        _require_reasons("xfail_checks", self.xfail_checks)
+        if self.judge is not None and self.mutate is not None:
+            raise SpecError("mutate: judge is set too; say one of the two")
         self._check_dynamic_args()
         saves = self.dynamic_args.get("save_strategy") not in {None, "no"}
         if self.inference is not None and not saves:

@@ -10,7 +10,7 @@ from finished_suites import make_mixed_suite
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.operators import MODIFIERS, OPERATORS
 from fgvalidate.report import Report
-from fgvalidate.spec import INTERNAL_FIELDS, Inference, Loss, Spec, Stderr
+from fgvalidate.spec import INTERNAL_FIELDS, Inference, Loss, Mutations, Retries, Spec, Stderr, Watch
 from fgvalidate.suite import RESULTS_NAME
 from fgvalidate.suite_reports import write_reports
 
@@ -89,10 +89,10 @@ def test_every_file_of_a_multirun_is_documented(tmp_path: Path, monkeypatch: pyt
     assert set(documented) == {path.name for path in suite.root.iterdir()}
 
 
-@pytest.mark.parametrize("schema", [Spec, Loss, Stderr, Inference])
+@pytest.mark.parametrize("schema", [Spec, Loss, Stderr, Inference, Watch, Retries, Mutations])
 def test_every_spec_field_is_in_the_readme(schema: type) -> None:
     prefix = "" if schema is Spec else f"{schema.__name__.lower()}."
-    left_out = {"loss", "stderr", "backend", "server", "scorer"} | INTERNAL_FIELDS
+    left_out = {"loss", "stderr", "watch", "retries", "mutations", "backend", "server", "scorer"} | INTERNAL_FIELDS
 
     names = [f"`{prefix}{field.name}`" for field in dataclasses.fields(schema) if field.name not in left_out]
 

@@ -30,7 +30,7 @@ ORDER = (
     ("checks",),
     ("composition", "report", "progress"),
     ("search_path", "validate", "suite", "chart"),
-    ("diagnosis", "spec_run"),
+    ("diagnosis", "spec_run", "recording"),
     ("page", "junit", "summary", "monitor", "overview", "candidates", "spec_names", "pytest_items"),
     ("suite_reports", "planning", "hydra_job", "pool", "task"),
     ("sweep", "tab_completion", "pytest_plugin"),
