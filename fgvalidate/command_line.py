@@ -23,6 +23,11 @@ def is_override(word: str) -> bool:
     return not word.startswith("-") and ("=" in word or word.startswith("~"))
 
 
+def read_key(word: str) -> str:
+    """Returns what a word sets."""
+    return word.lstrip("+~").partition("=")[0] if is_override(word) else ""
+
+
 def sort_arguments(arguments: list[str]) -> list[str]:
     """Puts the overrides together, before Hydra's options: it does not understand `a=1 -m b=2`."""
     return [*filter(is_override, arguments), *(word for word in arguments if not is_override(word))]
@@ -33,7 +38,8 @@ def expand_short_keys(arguments: list[str]) -> list[str]:
     expanded = [_expand(word) for word in arguments]
     if not any(word.startswith("hydra.sweeper.") for word in expanded):
         return expanded
-    if not any(word.startswith(("+spec=", "+suite=", "test_id=")) for word in expanded):
+    # With judge= a recorded multirun says which specs are meant.
+    if not {"spec", "suite", "test_id", "judge"} & set(map(read_key, expanded)):
         expanded.insert(0, "+spec=glob(*)")
     return expanded if {"-m", "--multirun"} & set(expanded) else [*expanded, "-m"]
 
@@ -68,10 +74,10 @@ def write_command(words: Sequence[str], config_sources: Iterable[Any]) -> str:
     folders = [source.path for source in sources if source.provider == "command-line"]
     named = [word for folder in folders for word in ("--config-dir", str(folder))]
     urls = [f"{source.schema}://{source.path}" for source in sources if source.provider == SEARCH_PATH_PROVIDER]
-    added = [f"hydra.searchpath=[{','.join(map(_quote_item, urls))}]"] if urls else []
+    added = [f"hydra.searchpath=[{','.join(map(quote_item, urls))}]"] if urls else []
     return " ".join([*environment, shlex.join([python, "-m", "fgvalidate", *named, *words, *added])])
 
 
-def _quote_item(text: str) -> str:
+def quote_item(text: str) -> str:
     """Writes a text so that Hydra takes it as an item of a list."""
     return text if re.fullmatch(r"[\w./:-]+", text, re.ASCII) else quote_value(text)

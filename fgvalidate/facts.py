@@ -138,6 +138,12 @@ class Facts:
         """
         if document["schema"] != SCHEMA_VERSION:
             raise SpecError(f"schema {document['schema']}, this version reads schema {SCHEMA_VERSION}")
+        for key in ("values", "notes", "not_applicable"):
+            if not isinstance(document[key], Mapping):
+                raise TypeError(f"{key}: not a mapping")
+        for reason in (*document["notes"].values(), *document["not_applicable"].values()):
+            if not isinstance(reason, str):
+                raise TypeError(f"{reason!r:.40} where a text belongs")
         return cls(
             values=from_json(document["values"]),
             notes=document["notes"],

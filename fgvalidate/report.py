@@ -1,10 +1,13 @@
 """The report of one run: verdicts and facts come in; a table, a JSON document and an exit code go out."""
 
 import contextlib
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,9 +22,57 @@ if TYPE_CHECKING:
 Outcome = Literal["passed", "failed", "skipped", "error"]
 
 SCHEMA_VERSION = 1
+SOURCES = "fgvalidate sources"
+"""The name in `Report.versions` of the digest of our own code and configs."""
 LONGEST_MESSAGE = 400
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
 OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "error": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Which recorded run was judged again, where nothing was run."""
+
+    run_dir: Path
+    """Its folder, as it is found now."""
+    recorded_at: float
+    """When its training command started, seconds since the epoch."""
+    took_s: float
+    """The recorded run's wall time, seconds."""
+    changed: tuple[str, ...] = ()
+    """What differs since then, or cannot be told to be the same: spec, project, fgvalidate."""
+
+    def describe(self) -> str:
+        """Returns in a line which run it was."""
+        recorded = datetime.fromtimestamp(self.recorded_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{self.run_dir}, recorded {recorded} (took {show_duration(self.took_s)})"
+
+    def describe_changes(self) -> str:
+        """Returns in a line what has changed since."""
+        return "; ".join(self.changed) or "nothing: spec, project and fgvalidate are the same"
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns it for strict JSON."""
+        return {
+            "run_dir": str(self.run_dir),
+            "recorded_at": self.recorded_at,
+            "took_s": round(self.took_s, 3),
+            "changed": list(self.changed),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Judged":
+        """The inverse of `to_document`.
+
+        Raises:
+            KeyError, TypeError: The document is another one.
+        """
+        return cls(
+            run_dir=Path(document["run_dir"]),
+            recorded_at=document["recorded_at"],
+            took_s=document["took_s"],
+            changed=tuple(document["changed"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +103,8 @@ class Report:
     """The composed spec, resolved."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of what judged the run, by name."""
+    judged: Judged | None = None
+    """The recorded run that was judged; None: the command was run."""
 
     def write(self, path: Path) -> None:
         """Writes the report as strict JSON (`docs/report.md` names its keys)."""
@@ -72,6 +125,7 @@ class Report:
             "run_dir": self.run_dir and str(self.run_dir),
             "spec_file": self.spec_file and str(self.spec_file),
             "duration_s": round(self.duration_s, 3),
+            "judged": self.judged and self.judged.to_document(),
             "versions": dict(self.versions),
             "spec": to_json(self.spec),
         }
@@ -107,6 +161,8 @@ class Report:
             run_dir=document["run_dir"] and Path(document["run_dir"]),
             spec_file=document["spec_file"] and Path(document["spec_file"]),
             spec=from_json(document["spec"]),
+            # Reports of earlier versions do not have it.
+            judged=Judged.from_document(judged) if (judged := document.get("judged")) else None,
         )
 
 
@@ -118,7 +174,20 @@ def read_versions() -> dict[str, str]:
     for name in ("fgvalidate", "hydra-core", "omegaconf"):
         with contextlib.suppress(PackageNotFoundError):  # it may run from a checkout that is not installed
             versions[name] = version(name)
-    return versions
+    return {**versions, SOURCES: digest_sources()}
+
+
+@cache
+def digest_sources() -> str:
+    """Returns a digest of our own code and configs: a checkout changes without its version."""
+    package = Path(__file__).parent
+    packaged = package / "conf"
+    folders = {package: "*.py", packaged if packaged.is_dir() else package.parent / "conf": "*.yaml"}
+    digest = hashlib.sha256()
+    for folder, pattern in folders.items():
+        for path in sorted(folder.rglob(pattern)):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def choose_exit_code(outcomes: Iterable[Outcome]) -> int:
@@ -195,6 +264,9 @@ def print_report(report: Report, console: "Console") -> None:
             console.print(make_text(f"  {line}", "dim"), soft_wrap=True)
     for line in report.advice:
         console.print(make_text(line), soft_wrap=True)
+    if report.judged is not None:
+        console.print(make_text(f"Judged  {report.judged.describe()}"), soft_wrap=True)
+        console.print(make_text(shorten(f"Changed since: {report.judged.describe_changes()}")), soft_wrap=True)
     if report.spec_file is not None:
         console.print(make_text(f"Spec    {report.spec_file}"), soft_wrap=True)
     if report.run_dir is not None:
@@ -202,7 +274,8 @@ def print_report(report: Report, console: "Console") -> None:
     console.print(make_text(f"Repeat  {report.command}"), soft_wrap=True)
     reason = f": {report.reason}" if report.reason else ""
     took = f" in {report.duration_s:.1f} s" if report.verdicts else ""
-    verdict = f"{report.outcome.upper()} {report.test_id}{took}{reason}"
+    again = ", judged again" if report.judged else ""
+    verdict = f"{report.outcome.upper()} {report.test_id}{took}{again}{reason}"
     console.print(make_text(verdict, OUTCOME_STYLES[report.outcome]), soft_wrap=True)
 
 

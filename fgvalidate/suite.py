@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fgvalidate.command_line import read_key
 from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import Facts
 from fgvalidate.report import Outcome, Report, choose_exit_code
@@ -85,6 +86,11 @@ class Job:
     command: str = ""
     """What to type to repeat it alone."""
 
+    @property
+    def is_judging(self) -> bool:
+        """Whether it judges a recorded run, and runs nothing itself."""
+        return "judge" in map(read_key, self.overrides)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -99,6 +105,11 @@ class Plan:
     """The marker expression that chose them; empty: all were run."""
     deselected: int = 0
     """How many it left out."""
+
+    @property
+    def is_judging(self) -> bool:
+        """Whether it judges recorded runs."""
+        return any(job.is_judging for job in self.jobs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +289,20 @@ def read_results(root: Path) -> dict[int, Row]:
     return rows
 
 
+def read_result(root: Path, num: int) -> Row | None:
+    """Reads the result of one job; None: it left none. Of a long file no other line is decoded."""
+    path = root / RESULTS_NAME
+    if not path.is_file():
+        return None
+    start = json.dumps({"num": num})[:-1].encode() + b","
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(start):
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, SpecError):
+                    return _read_row(json.loads(line))
+    return None
+
+
 def read_plan(root: Path) -> Plan:
     """Reads what a multirun set out to do; what a later version says besides is left out.
 
@@ -296,13 +321,14 @@ def read_plan(root: Path) -> Plan:
 
 
 def find_last_suite(folder: Path) -> Path | None:
-    """Returns the multirun below a folder that was started last; None when there is none that can be read."""
-    # A plan is written once, when its multirun starts.
+    """Returns the multirun below a folder that ran something last; None when there is none that can be read."""
+    # A plan is written once, when its multirun starts. One that judged again took no time that a run would take, and
+    # what it saw failing is to be run, not judged, when it is repeated.
     plans = sorted(folder.glob(f"*/{PLAN_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in plans:
         with contextlib.suppress(SpecError):
-            read_plan(path.parent)
-            return path.parent
+            if not read_plan(path.parent).is_judging:
+                return path.parent
     return None
 
 
