@@ -75,6 +75,9 @@ def _list_properties(result: Result) -> Iterator[tuple[str, str]]:
     yield "overrides", " ".join(job.overrides)
     yield "command", report.command
     yield "run_dir", str(report.run_dir or "")
+    if report.judged:
+        yield "judged", report.judged.describe()
+        yield "changed_since", report.judged.describe_changes()
     values = result.facts.values if result.facts else {}
     for name in REPORTED_FACTS:
         if name in values:
@@ -92,6 +95,9 @@ def _list_checks(report: Report) -> Iterator[str]:
 
 def _list_output(report: Report) -> Iterator[str]:
     yield from _list_checks(report)
+    if report.judged:
+        yield f"Judged again, nothing was run: {report.judged.describe()}"
+        yield f"Changed since: {report.judged.describe_changes()}"
     yield from report.advice
     if report.server_log_tail:
         yield "The last lines of the server's log:"

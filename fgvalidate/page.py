@@ -109,7 +109,7 @@ def write_run_page(path: Path, report: Report, facts: Facts | None) -> None:
         colour=report.outcome,
         word=word,
         headline=report.test_id,
-        summary=[*started, ("took", show_duration(report.duration_s))],
+        summary=[*_list_judged(report), *started, ("took", show_duration(report.duration_s))],
         command=report.command,
         shares=[],
         rows=[],
@@ -158,6 +158,8 @@ def _summarize(suite: Suite) -> list[tuple[str, str]]:
         ("started", show_time(plan.started_at)),
         ("took", show_duration(suite.duration_s)),
     ]
+    if num_judged := sum(result.report.judged is not None for result in suite.results):
+        rows.append(("judged again", f"{num_judged} of {len(suite.results)}, from recorded runs"))
     if plan.selection:
         rows.append(("selected", f"{plan.selection} ({plan.deselected} left out)"))
     return rows
@@ -203,7 +205,7 @@ def _describe(job: Job | None, report: Report, facts: Facts | None, run_dir: Pat
         # The text stands in full below.
         advice=[line for line in report.advice if not line.startswith("Text ")],
         resources=list(_list_resources(report, facts.values)),
-        provenance=list(_list_provenance(job, report, facts.values)),
+        provenance=[*_list_judged(report), *_list_provenance(job, report, facts.values)],
         links=[
             (name, "./" + quote(f"{job.run_dir}/{name}" if job else name, errors="surrogatepass"))
             for name in LINKED_FILES
@@ -269,6 +271,11 @@ def _list_resources(report: Report, values: Mapping[str, Any]) -> Iterator[tuple
     if "train.global_step" in values:
         asked = f" of {values['train.max_steps']}" if "train.max_steps" in values else ""
         yield "steps", f"{values['train.global_step']}{asked}"
+
+
+def _list_judged(report: Report) -> list[tuple[str, str]]:
+    judged = report.judged
+    return [("judged again", judged.describe()), ("changed since", judged.describe_changes())] if judged else []
 
 
 def _list_provenance(job: Job | None, report: Report, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

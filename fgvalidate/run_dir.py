@@ -78,6 +78,19 @@ class RunDir:
         Raises:
             RunDirError: The folder holds anything already, or cannot be written.
         """
+        self.claim()
+        try:
+            self.train_dir.mkdir()
+            return self.train_dir.stat().st_mtime
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def claim(self) -> None:
+        """Makes the folder itself.
+
+        Raises:
+            RunDirError: As `create` does.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if any(self.root.iterdir()):
@@ -85,12 +98,13 @@ class RunDir:
                     f"{self.root}: this folder is not empty, and a run never starts in a folder that may hold "
                     "another; choose another hydra.run.dir or leave it out"
                 )
-            self.train_dir.mkdir()
-            return self.train_dir.stat().st_mtime
         except OSError as error:
-            raise RunDirError(
-                f"{self.root}: cannot write the run's folder ({error.strerror}); choose another hydra.run.dir"
-            ) from error
+            raise self._explain(error) from error
+
+    def _explain(self, error: OSError) -> RunDirError:
+        return RunDirError(
+            f"{self.root}: cannot write the run's folder ({error.strerror}); choose another hydra.run.dir"
+        )
 
     def discard_if_empty(self) -> None:
         """Removes the folder, and the one that collects such runs, where nothing has been put into them."""

@@ -55,6 +55,7 @@ def build_summary(suite: Suite, max_bytes: int) -> str:
         "",
         *_quote(plan.command),
         "",
+        *_count_judged(suite),
         "| | spec | loss | perplexity | time | first cause |",
         "|---|---|---:|---:|---:|---|",
     ]
@@ -72,6 +73,12 @@ def build_summary(suite: Suite, max_bytes: int) -> str:
     return text if len(text.encode()) <= max_bytes else ""
 
 
+def _count_judged(suite: Suite) -> list[str]:
+    num_judged = sum(result.report.judged is not None for result in suite.results)
+    line = f"{num_judged} of {len(suite.results)} judged again from recorded runs: nothing was run for them."
+    return [line, ""] if num_judged else []
+
+
 def _take(parts: list[str], room: int) -> tuple[list[str], int]:
     taken: list[str] = []
     for part in parts:
@@ -86,7 +93,7 @@ def _build_row(result: Result) -> str:
     report = result.report
     values = result.facts.values if result.facts else {}
     cells = [
-        f"{SIGNS[report.outcome]} {report.outcome}",
+        f"{SIGNS[report.outcome]} {report.outcome}{', judged again' if report.judged else ''}",
         _escape(result.job.name),
         show_value(values["loss.final"]) if "loss.final" in values else "",
         show_value(values["inference.perplexity"]) if "inference.perplexity" in values else "",

@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvalidate.command import Command, build_command, build_server_command, find_project
-from fgvalidate.command_line import write_command
+from fgvalidate.command_line import read_key, write_command
 from fgvalidate.composition import load_spec, require_core_checks
 from fgvalidate.diagnosis import diagnose, read_job_line
 from fgvalidate.errors import FgvalidateError, SpecError
 from fgvalidate.facts import Facts
 from fgvalidate.gpu import GpuPool, find_gpus
+from fgvalidate.judgement import judge_recording, require_apart, require_run_of
 from fgvalidate.lease import Lease, lease_gpus
 from fgvalidate.operators import resolve_coalesce
 from fgvalidate.overview import print_purposes
@@ -26,13 +27,14 @@ from fgvalidate.perplexity import find_scorer
 from fgvalidate.placement import Request, build_request, explain_shortage, explain_skip
 from fgvalidate.progress import Progress
 from fgvalidate.purpose import list_purposes
+from fgvalidate.recording import read_recording
 from fgvalidate.report import Outcome, Report, escape_controls, make_text, print_report
 from fgvalidate.run_dir import RunDir
 from fgvalidate.search_path import find_spec_file, read_config_sources
 from fgvalidate.spec import Spec
-from fgvalidate.suite import append_result
+from fgvalidate.suite import append_result, read_plan
 from fgvalidate.terminal import get_console
-from fgvalidate.validate import Plan, validate
+from fgvalidate.validate import Case, Plan, validate
 
 _STEP_KEYS = {"max_steps", "dynamic_args.max_steps"}
 _BOUND_FACTS = {
@@ -88,7 +90,7 @@ def validate_config(cfg: DictConfig, run_dir: RunDir) -> tuple[Report, Facts | N
         what = f"{error.filename}: {error.strerror}: the disk is full, or the trainer removed or replaced it"
         report = _report_error(cfg, words, f"{what}; nothing was judged")
     if report.outcome == "error":
-        print(f"fgvalidate: {report.reason}", file=sys.stderr)
+        print(f"fgvalidate: {escape_controls(report.reason)}", file=sys.stderr)
     else:
         print_report(report, get_console())
     return report, facts
@@ -133,8 +135,10 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
     if choices["checks"] != "default":
         require_core_checks(cfg.checks, str(choices["checks"]))
     spec = load_spec(cfg)
-    project = find_project(spec)
     repeat = build_repeat_command(spec, cfg, words)
+    if spec.judge is not None:
+        return _judge(spec, spec.judge, cfg, words, run_dir, repeat=repeat, spec_file=spec_file)
+    project = find_project(spec)
     pool = find_gpus() if spec.gpu_requirement else GpuPool((), "none is asked for")
     request = build_request(spec)
     if reason := explain_skip(request, pool, cpu_ok=spec.backend.cpu_ok):
@@ -156,6 +160,43 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         _say(f"{spec.test_id}: {spec.project_dir}, {spec.config}, {steps} on {where} ({spec.backend.name})")
         with Progress(get_console(), run_dir.stdout_path, spec.requested_steps) as progress:
             return validate(plan, progress.show)
+
+
+def _judge(
+    spec: Spec, named: str, cfg: DictConfig, words: list[str], run_dir: RunDir, *, repeat: str, spec_file: Path | None
+) -> tuple[Report, Facts | None]:
+    """Judges a recorded run: nothing is run or leased, and no program, project or scorer is needed."""
+    if "judge" not in map(read_key, words):
+        raise SpecError("judge: it belongs on the command line; a spec that sets it would never be run")
+    recording = read_recording(Path(named).expanduser(), test_id=spec.test_id, name=_find_job_name())
+    if recording.facts is None:
+        assert recording.report is not None
+        run_dir.discard_if_empty()
+        reason = f"the recorded run was skipped: {recording.report.reason}"
+        return Report(test_id=spec.test_id, outcome="skipped", reason=reason, command=repeat, spec_file=spec_file), None
+    require_run_of(spec, recording, named)
+    require_apart(run_dir, recording)
+    run_dir.claim()
+    _write_composition(cfg, run_dir)
+    case = Case(
+        spec=spec,
+        checks=cfg.checks,
+        notes=_explain_bounds(spec, words),
+        run_dir=recording.run_dir,
+        repeat=repeat,
+        spec_file=spec_file,
+    )
+    _say(f"{spec.test_id}: judged again, nothing is run")
+    return judge_recording(case, recording, run_dir)
+
+
+def _find_job_name() -> str | None:
+    """Returns how this job is called in its multirun; None: it is none's."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return None
+    jobs = read_plan(Path(hydra_config.sweep.dir)).jobs
+    return next((job.name for job in jobs if job.num == hydra_config.job.num), None)
 
 
 def _build_commands(

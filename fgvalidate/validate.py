@@ -30,26 +30,33 @@ SUGGESTED_HEADROOM = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A validation that is ready to start: everything was looked up, nothing was run."""
+class Case:
+    """What a verdict is reached on, whether the run is still to come or was recorded."""
 
     spec: Spec
     checks: DictConfig
     """The check expressions, inside the composed config that their bounds refer to."""
     notes: Mapping[str, str]
     """By fact name: what to say in a verdict on that fact that is not green."""
+    run_dir: RunDir
+    """Holds what the run printed."""
+    repeat: str
+    """What to type to repeat it."""
+    spec_file: Path | None = None
+    """Where the spec was read; None: it came from no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Case):
+    """A validation that is ready to start: everything was looked up, nothing was run."""
+
     project: Path
     command: Command
-    run_dir: RunDir
     written_after: float
     """When the run's folder was made, by the clock of its file system, seconds since the epoch."""
     num_gpus_available: int
     gpu_names: tuple[str, ...]
     """The models of those that the run was given."""
-    repeat: str
-    """What to type to repeat the run."""
-    spec_file: Path | None = None
-    """Where the spec was read; None: it came from no file."""
     server: Command | None = None
     """The inference server's, with its placeholders; None: the spec has no inference stage."""
     held_fds: tuple[int, ...] = ()
@@ -162,19 +169,19 @@ def observe(
     )
 
 
-def conclude(plan: Plan, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
+def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
     """Sums the verdicts up: green when at least one check passed and none is red."""
     red = [verdict for verdict in verdicts if verdict.is_red]
     is_unhealthy = facts.values.get("inference.server_healthy") is False
     judged = any(verdict.status == "passed" for verdict in verdicts)
     # A stage that was asked for and never ran is no pass, whichever checks the spec has switched off.
-    is_unserved = plan.server is not None and "inference.server_healthy" not in facts.values
+    is_unserved = plan.spec.inference is not None and "inference.server_healthy" not in facts.values
     outcome: Outcome = "passed" if judged and not red and not is_unserved else "failed"
     warned = ", ".join(verdict.name for verdict in verdicts if verdict.status == "warned")
     noted = f"with warnings: {warned}" if warned else ""
     reason = explain(red) if red else noted if judged else "no check could be judged"
     if is_unserved and not red:
-        reason = f"the inference stage was not run: {facts.not_applicable['inference.server_healthy']}"
+        reason = f"the inference stage was not run: {facts.get('inference.server_healthy').reason}"
     return Report(
         test_id=plan.spec.test_id,
         outcome=outcome,
@@ -215,9 +222,9 @@ def note_unknown_keys(spec: Spec) -> list[str]:
 def quote_text(facts: Facts) -> list[str]:
     """Returns what the model said, and what its perplexity means."""
     text, perplexity = facts.values.get("inference.text"), facts.values.get("inference.perplexity")
-    if text is None or perplexity is None:
+    scorer = facts.values.get("inference.scorer")
+    if text is None or perplexity is None or scorer is None:
         return []
-    scorer = facts.values["inference.scorer"]
     band = f", {name_band(perplexity)}" if scorer == "gpt2" else ""
     return [f"Text    {' '.join(text.split())} (perplexity {perplexity:.1f} under {scorer}{band})"]
 

@@ -178,3 +178,23 @@ def test_a_model_that_was_not_trained_is_red_for_its_perplexity(fgvalidate: Call
     run = fgvalidate("+spec=tiny_llama_inference", "max_steps=1", *unbounded)
 
     assert (run.code, run.red) == (1, {"perplexity_max"}), run.stdout + run.stderr
+
+
+def test_what_a_recorded_model_said_is_judged_by_new_bounds_but_for_no_other_question(
+    serve: Call, fgvalidate: Call
+) -> None:
+    recorded = serve("")
+    words = f"judge={recorded.run_dir}"
+
+    tight = fgvalidate(words, "inference.perplexity_max=0.5")
+    scorer = fgvalidate(words, "scorer=gpt2")
+    prompt = fgvalidate(words, "inference.prompt=Hm")
+
+    assert recorded.code == 0, recorded.stdout + recorded.stderr
+    assert (tight.code, tight.red) == (1, {"perplexity_max"})
+    assert (scorer.code, scorer.red) == (1, {"perplexity_max"})
+    assert scorer.report["advice"][0] == (
+        "The recorded run had scorer.name='builtin', this spec says 'gpt2': its perplexities are no evidence."
+    )
+    assert prompt.red == {"server_healthy", "completion_not_empty", "perplexity_max"}
+    assert "inference.prompt='Once upon a time', this spec says 'Hm'" in prompt.check("perplexity_max")["message"]
