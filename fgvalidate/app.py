@@ -21,6 +21,7 @@ from fgvalidate.command_line import expand_short_keys, sort_arguments
 from fgvalidate.composition import find_config_dir, register_schema
 from fgvalidate.diagnosis import diagnose, read_command_line
 from fgvalidate.interruption import Terminated, raise_on_signals
+from fgvalidate.recall import recall_arguments
 from fgvalidate.report import Outcome, choose_exit_code
 from fgvalidate.search_path import name_folders, parse_arguments
 from fgvalidate.task import run_task
@@ -48,10 +49,10 @@ def main() -> int:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         # What a trainer says may hold characters that this terminal cannot show.
         stream.reconfigure(errors="backslashreplace")
-    sys.argv[1:] = expand_short_keys(sort_arguments(sys.argv[1:]))
     register_schema()
     with raise_on_signals() as interrupts:
         try:
+            sys.argv[1:] = expand_short_keys(recall_arguments(sort_arguments(sys.argv[1:])))
             _, folders = parse_arguments(sys.argv[1:])
             name_folders(folders)
             hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name="config")(run)()

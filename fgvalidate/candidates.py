@@ -77,23 +77,25 @@ def find_candidates(
         pairs = zip(overrides, varying, strict=True)
         others = [word for word, varies in pairs if varies and not word.startswith("+spec=")]
         spec = next((word.partition("=")[2] for word in overrides if word.startswith("+spec=")), "")
-        names, problem = None, ""
-        try:
-            names = discovery.read_names(overrides)
-            require_names(names.test_id, names.markers)
-        except Exception as error:
-            names = None
-            problem = diagnose(error, read_job_line(overrides, config_sources))
+        suffix = f"[{','.join(others)}]" if others else ""
         candidates.append(
-            Candidate(
-                overrides=tuple(overrides),
-                spec=spec,
-                suffix=f"[{','.join(others)}]" if others else "",
-                names=names,
-                problem=problem,
-            )
+            name_candidate(overrides, spec=spec, suffix=suffix, discovery=discovery, config_sources=config_sources)
         )
     return candidates
+
+
+def name_candidate(
+    overrides: Sequence[str], *, spec: str, suffix: str, discovery: Discovery, config_sources: Sequence[Any]
+) -> Candidate:
+    """Returns the candidate that some words compose, with its names, or why it cannot be composed."""
+    names, problem = None, ""
+    try:
+        names = discovery.read_names(overrides)
+        require_names(names.test_id, names.markers)
+    except Exception as error:
+        names = None
+        problem = diagnose(error, read_job_line(overrides, config_sources))
+    return Candidate(overrides=tuple(overrides), spec=spec, suffix=suffix, names=names, problem=problem)
 
 
 def split_axes(words: Sequence[str], params: dict[str, str], context: HydraContext) -> list[list[str]]:

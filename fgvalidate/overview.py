@@ -42,7 +42,7 @@ def print_list(rows: "Sequence[Row]", num_left_out: int, console: "Console") -> 
             make_text(", ".join(job.markers)),
             make_text(f"{job.gpu_requirement}" + (f" x {job.gpu_memory:g} GiB" if job.gpu_memory else "")),
             make_text(f"{job.timeout} s" if job.timeout else ""),
-            make_text(row.why_not or "run", "yellow" if row.why_not else ""),
+            make_text(row.why_not or ("judge again" if job.is_judging else "run"), "yellow" if row.why_not else ""),
         )
     console.print(table)
     left_out = f", {num_left_out} left out by the selection" if num_left_out else ""
@@ -60,7 +60,10 @@ def print_suite(suite: Suite, console: "Console") -> None:
     for result in suite.ranked_results:
         report = result.report
         took = f"{report.duration_s:.1f} s" if report.duration_s else ""
-        line = f"{report.outcome:8} {result.job.name:{width}} {took:>9}  {report.reason}"
+        again = "judged again" if report.judged else ""
+        line = (
+            f"{report.outcome:8} {result.job.name:{width}} {took:>9}  {'; '.join(filter(None, (again, report.reason)))}"
+        )
         # Lines, not a table: what is folded cannot be copied.
         console.print(make_text(line.rstrip(), OUTCOME_STYLES[report.outcome]), soft_wrap=True)
     console.print(make_text(f"Reports {suite.root / 'report.html'}"), soft_wrap=True)

@@ -81,6 +81,9 @@ def _begin_job(candidate: Candidate, config_sources: Sequence[Any]) -> Job:
 
 def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[str, float]) -> Job:
     require_known_keys(task)
+    if task.judge is not None:
+        # Nothing is run, so it takes neither GPUs nor the time that a run would take.
+        return replace(job, name=f"{task.test_id}{candidate.suffix}", time_limit=OVERHEAD_S, expected_s=0.0)
     asked = task.inference
     serving = asked.server_timeout + asked.num_samples * asked.request_timeout if asked else 0
     time_limit = task.timeout + serving + OVERHEAD_S

@@ -21,6 +21,8 @@ from fgvalidate.interruption import Terminated
 from fgvalidate.overview import Row, print_list, print_suite
 from fgvalidate.placement import build_request, explain_skip
 from fgvalidate.planning import LostJob, plan_jobs, set_aside
+from fgvalidate.recall import find_recalled, find_recalled_candidates
+from fgvalidate.recording import is_multirun
 from fgvalidate.report import escape_controls
 from fgvalidate.suite import Ending, Job, Plan, append_error, read_results, read_suite, record_ending, start_suite
 from fgvalidate.suite_reports import write_reports
@@ -52,7 +54,13 @@ def run_sweep(
         raise SpecError("fail_fast: this launcher starts everything at once; use hydra/launcher=fgvalidate_pool")
     discovery = Discovery(context.config_loader, list(config.hydra.overrides.hydra))
     sources = config.hydra.runtime.config_sources
-    candidates = find_candidates(words, settings, context=context, config_sources=sources, discovery=discovery)
+    recorded = find_recalled(words) if not settings.params else None
+    if recorded is not None and is_multirun(recorded):
+        candidates = find_recalled_candidates(
+            words, recorded, context=context, config_sources=sources, discovery=discovery
+        )
+    else:
+        candidates = find_candidates(words, settings, context=context, config_sources=sources, discovery=discovery)
     if not any(candidate.spec or candidate.names for candidate in candidates):
         known = context.config_loader.get_group_options("spec")
         raise SpecError(f"no spec is chosen: say +spec=NAME, one of {', '.join(known)}")

@@ -172,6 +172,23 @@ def test_passing_spec_has_properties_and_leaves_nothing_here(session: Pytest, sp
     )  # -rA shows the reports of those that passed
 
 
+def test_recorded_multirun_is_judged_again_spec_by_spec(
+    session: Pytest, specs: Any, fgvalidate: Any, forgather_root: Any
+) -> None:
+    specs.write("good")
+    specs.write("red")
+    recorded = fgvalidate(*specs.multirun("good", "red"))
+    specs.write("red", loss={"final_max": 0.01})
+    num_calls = len(forgather_root.calls())
+    root = recorded.run_dir.relative_to(session.folder)
+
+    run = session.run("--fg-specs", "conf/spec", "--fg-override", f"judge={root}")
+
+    assert (run.code, run.outcomes) == (1, {"good": "passed", "red": "failure"}), run.stdout
+    assert len(forgather_root.calls()) == num_calls
+    assert f"Judged  {recorded.run_dir}/1-red, recorded " in run.report
+
+
 def test_subject_does_not_learn_that_pytest_runs_it(session: Pytest, specs: Any, forgather_root: Any) -> None:
     specs.write("good")
 
