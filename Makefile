@@ -17,6 +17,7 @@ bench:        # the figures that the README quotes
 	python benchmarks/overhead.py
 	python benchmarks/stderr_flood.py
 	python benchmarks/long_log.py
+	python benchmarks/judge.py
 	python benchmarks/shipped_specs.py
 	python benchmarks/inference_stage.py
 	python benchmarks/suite_reports.py
