@@ -17,7 +17,7 @@ BIN_DIR = Path(sys.executable).parent
 PAGE = (Path(__file__).parent.parent / "docs/completion.md").read_text(encoding="utf-8")
 INSTALL = PAGE.split("```sh\n", 1)[1].split("\n```", 1)[0]
 SPECS = {"+spec=tiny_experiment", "+spec=tiny_llama", "+spec=tiny_llama_inference"}
-LOSS = {"loss.drop_min=", "loss.final_max=", "loss.final_min=", "loss.no_nan="}
+LOSS = {"loss.ceiling=", "loss.drop_min=", "loss.final_max=", "loss.final_min=", "loss.no_nan="}
 # What bash is left with is written to a file: the screen holds prompts and bells as well.
 SETUP = rf"""
 PS1=; bind 'set bell-style none'; bind 'set enable-bracketed-paste off'
