@@ -93,6 +93,9 @@ def _list_checks(report: Report) -> Iterator[str]:
 def _list_output(report: Report) -> Iterator[str]:
     yield from _list_checks(report)
     yield from report.advice
+    if report.stacks:
+        yield "Where the stalled processes stood:"
+        yield from report.stacks
     if report.server_log_tail:
         yield "The last lines of the server's log:"
         yield from report.server_log_tail
