@@ -69,6 +69,14 @@ def test_stack_is_indented_and_bounded(sleeper: ProcessInfo, spy: Callable[[str]
     assert len(text) < stacks.LONGEST_STACK_CHARACTERS + 500
 
 
+def test_process_is_not_stopped_where_that_is_not_needed(sleeper: ProcessInfo, spy: Callable[[str], None]) -> None:
+    spy('[ "$2" = --nonblocking ] && echo "Thread $3 $4"')
+
+    (text,) = dump_stacks([sleeper])
+
+    assert text.endswith(f"  Thread --pid {sleeper.pid}")
+
+
 def test_what_cannot_be_done_without_stopping_the_process_is_done_so(
     sleeper: ProcessInfo, spy: Callable[[str], None]
 ) -> None:
