@@ -23,4 +23,5 @@ bench:        # the figures that the README quotes
 	python benchmarks/suite_reports.py
 	python benchmarks/discovery.py
 	python benchmarks/pytest_collection.py
+	python benchmarks/watch.py
 	python benchmarks/pool.py --suites 100

@@ -93,6 +93,11 @@ def judge(checks: DictConfig, facts: Facts, notes: Mapping[str, str] | None = No
     return [_judge_one(checks, name, facts, notes or {}) for name in _declared(checks)]
 
 
+def fails(checks: DictConfig, name: str, facts: Facts) -> bool:
+    """Returns whether a check of this name is declared, and fails on the facts; in error is not failed."""
+    return name in _declared(checks) and _judge_one(checks, name, facts, {}).status == "failed"
+
+
 def _declared(checks: DictConfig) -> list[str]:
     raw = OmegaConf.to_container(checks, resolve=False)
     assert isinstance(raw, dict)

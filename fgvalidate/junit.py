@@ -99,6 +99,9 @@ def _list_output(report: Report) -> Iterator[str]:
         yield f"Judged again, nothing was run: {report.judged.describe()}"
         yield f"Changed since: {report.judged.describe_changes()}"
     yield from report.advice
+    if report.stacks:
+        yield "Where the stalled processes stood:"
+        yield from report.stacks
     if report.server_log_tail:
         yield "The last lines of the server's log:"
         yield from report.server_log_tail

@@ -3,7 +3,7 @@
 import glob
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fgvalidate.perplexity import Perplexity
 from fgvalidate.process import ProcessResult
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog
+from fgvalidate.watch import Watched, show_step
 
 NUM_NONFINITE_STEPS = 10
 _INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
@@ -48,6 +49,8 @@ class Observation:
     """CPU cores that we may use."""
     inference: InferenceResult | str
     """What the inference stage observed, or why it was not run."""
+    watched: Watched = field(default_factory=Watched)
+    """What was seen of the run while it ran."""
 
 
 def collect_facts(seen: Observation) -> Facts:
@@ -57,6 +60,7 @@ def collect_facts(seen: Observation) -> Facts:
     _add_process(seen, values, notes)
     _add_log(seen, values, notes)
     _add_losses(seen.log, values, notes)
+    _add_seen_losses(seen.watched, values, notes)
     if seen.findings is None:
         notes["stderr.findings"] = "the file that took stderr is gone: the run removed it"
     else:
@@ -69,6 +73,7 @@ def collect_facts(seen: Observation) -> Facts:
     values["host.name"] = seen.host
     values["host.num_cores"] = seen.num_cores
     not_applicable: dict[str, str] = {}
+    _add_watch(seen, values, notes, not_applicable)
     if isinstance(seen.inference, str):
         not_applicable |= dict.fromkeys(_INFERENCE_FACTS, seen.inference)
     else:
@@ -99,12 +104,49 @@ def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str
     }
     if process.timed_out:
         notes["train.timed_out"] = f"still running after {seen.timeout} s, and ended"
+    elif process.stopped:
+        notes["train.returncode"] = f"ended by fgvalidate: {explain_stop(seen.watched)}"
     elif process.returncode is None:
         notes["train.returncode"] = "the process that watched it was killed, and it was ended unseen"
     elif process.returncode < 0:
         notes["train.returncode"] = f"killed by signal {-process.returncode}"
     if process.orphans:
         notes["train.orphans"] = "they outlived the command and had to be ended"
+
+
+def explain_stop(watched: Watched) -> str:
+    """Returns why a run was ended early: what was seen first."""
+    return watched.alarms[0].text
+
+
+def _add_watch(
+    seen: Observation, values: dict[str, Any], notes: dict[str, str], not_applicable: dict[str, str]
+) -> None:
+    watched = seen.watched
+    values |= {
+        "watch.stopped": seen.process.stopped,
+        "watch.stopped_after_s": watched.stopped_after_s if seen.process.stopped else None,
+        "watch.alarms": [alarm.text for alarm in watched.alarms],
+        "watch.global_step": watched.last_step,
+        "watch.num_steps": watched.num_steps,
+        "watch.longest_gap_s": watched.longest_gap_s,
+        "watch.stalled": watched.is_stalled,
+        "watch.stacks": list(watched.stacks),
+    }
+    if watched.num_steps < 2:
+        notes["watch.longest_gap_s"] = "no two steps were seen while it ran"
+    if watched.last_step is None:
+        notes["watch.global_step"] = "no step was seen while it ran"
+    stalls = [alarm.text for alarm in watched.alarms if alarm.kind == "stall"]
+    if stalls:
+        notes["watch.stalled"] = stalls[0]
+    if not seen.process.stopped:
+        not_applicable["watch.stopped_after_s"] = "the run was not ended early"
+        return
+    of = f" of {seen.requested_steps}" if seen.requested_steps else ""
+    where = "before the first step" if watched.last_step is None else f"at step {watched.last_step}{of}"
+    saving = f"stopped {where} after {watched.stopped_after_s or 0.0:.1f} s, which saves the rest"
+    notes["watch.stopped"] = f"{explain_stop(watched)}; {saving}"
 
 
 def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
@@ -152,18 +194,20 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
     finite = [loss for loss in log.losses if math.isfinite(loss)] if nonfinite else log.losses
     values["eval_loss.final"] = log.last_eval_loss
     if not log.losses:
-        for name in ("loss.final", "loss.first", "loss.drop", "loss.num_nonfinite", "loss.curve"):
+        for name in ("loss.final", "loss.first", "loss.drop", "loss.max", "loss.num_nonfinite", "loss.curve"):
             notes[name] = log.reason or "the log holds no training record"
         return
     values |= {
         "loss.first": log.losses[0],
         "loss.final": log.losses[-1],
         "loss.min": min(finite, default=None),
-        "loss.max": max(finite, default=None),
+        "loss.max": math.inf if nonfinite and math.inf in log.losses else max(finite, default=None),
         "loss.num_nonfinite": len(nonfinite),
         "loss.nonfinite_steps": [log.steps[index] for index in nonfinite[:NUM_NONFINITE_STEPS]],
         "loss.curve": thin_curve(log.steps, log.losses) or None,
     }
+    if values["loss.max"] is None:
+        notes["loss.max"] = "no training record has a loss that is a number"
     if values["loss.curve"] is None:
         notes["loss.curve"] = "no training record says its step"
     if nonfinite:
@@ -176,6 +220,21 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
     else:
         values["loss.drop"] = (log.losses[0] - log.losses[-1]) / abs(log.losses[0])
         notes["loss.drop"] = f"from {log.losses[0]:.4g} at step {log.steps[0]} to {log.losses[-1]:.4g} at the last"
+
+
+def _add_seen_losses(watched: Watched, values: dict[str, Any], notes: dict[str, str]) -> None:
+    """Takes in what was seen while it ran and the log does not hold: it counts against a run, and never for it."""
+    if watched.num_nonfinite > values.get("loss.num_nonfinite", 0):
+        first = watched.nonfinite[0]
+        steps = {step.step for step in watched.nonfinite if step.step is not None}
+        values["loss.num_nonfinite"] = watched.num_nonfinite
+        steps |= set(values.get("loss.nonfinite_steps", ()))
+        values["loss.nonfinite_steps"] = sorted(steps)[:NUM_NONFINITE_STEPS]
+        notes["loss.num_nonfinite"] = f"the first is {first.loss}{show_step(first)}, as seen while it ran"
+    high, logged = watched.highest, values.get("loss.max")
+    if high is not None and (logged is None or high.loss > logged):
+        values["loss.max"] = high.loss
+        notes["loss.max"] = f"{high.loss:.6g}{show_step(high)}, as seen while it ran"
 
 
 def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[str, str]) -> None:

@@ -20,13 +20,13 @@ from markupsafe import Markup
 
 from fgvalidate.checks import Verdict
 from fgvalidate.facts import Facts
-from fgvalidate.report import Report, escape_controls, group_skipped, shorten, show_duration, show_value
+from fgvalidate.report import Report, escape_controls, group_skipped, list_quotes, shorten, show_duration, show_value
 from fgvalidate.suite import ENDING_WORDS, Job, Result, Suite
 
 TEMPLATE_NAME = "page.html.jinja"
 STYLE_NAME = "page.css"
 BOUNDS = ("final_max", "final_min")
-LINKED_FILES = ("report.json", "facts.json", "train.stdout", "train.stderr", "server.log")
+LINKED_FILES = ("report.json", "facts.json", "train.stdout", "train.stderr", "stacks.txt", "server.log")
 VERDICTS = {
     0: ("passed", "Passed"),
     1: ("failed", "Failed"),
@@ -63,8 +63,8 @@ class Section:
     provenance: list[tuple[str, str]]
     links: list[tuple[str, str]]
     """Files of the run's folder: name and relative address."""
-    tails: list[tuple[str, tuple[str, ...]]]
-    """The last lines of what programs printed."""
+    quotes: list[tuple[str, tuple[str, ...]]]
+    """What is quoted of the run: heading and lines."""
 
 
 def write_page(path: Path, suite: Suite) -> None:
@@ -211,11 +211,7 @@ def _describe(job: Job | None, report: Report, facts: Facts | None, run_dir: Pat
             for name in LINKED_FILES
             if (run_dir / name).is_file()
         ],
-        tails=[
-            (name, tail)
-            for name, tail in (("stderr", report.stderr_tail), ("the server's log", report.server_log_tail))
-            if tail
-        ],
+        quotes=list_quotes(report),
     )
 
 

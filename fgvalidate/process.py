@@ -87,6 +87,8 @@ class ProcessResult:
     was killed. Those that were killed together with a command that ignored SIGTERM have not outlived it."""
     survivors: tuple[str, ...]
     """"pid command line" of what could not be ended: empty but for processes that are stuck in the kernel."""
+    stopped: bool = False
+    """Whether it was ended before its time because whoever watched it said so, whatever it then returned."""
 
 
 class Process:
@@ -131,6 +133,7 @@ class Process:
         self._marker = uuid.uuid4().hex
         self._lines: list[bytes] = []
         self._timed_out = False
+        self._stopped = False
         self._result: ProcessResult | None = None
         request = {
             "argv": list(argv),
@@ -185,15 +188,23 @@ class Process:
             self._release()
         return self._result
 
-    def end(self, *, timed_out: bool = False) -> ProcessResult:
+    def list_members(self) -> list[supervisor.ProcessInfo]:
+        """Returns the live processes of the tree by pid."""
+        return supervisor.Tree(self._supervisor.pid, self._marker).find()
+
+    def end(self, *, timed_out: bool = False, stopped: bool = False, grace_s: float | None = None) -> ProcessResult:
         """Ends the tree and waits until it is gone; does nothing more if it is gone already.
 
         An interrupt (KeyboardInterrupt, SystemExit) that arrives meanwhile is raised when the tree is gone.
 
         Args:
             timed_out: Whether the reason is that the command has used up its time.
+            stopped: Whether the reason is what was seen of it while it ran.
+            grace_s: Seconds between SIGTERM and SIGKILL; None: what the command was started with.
         """
         self._timed_out |= timed_out
+        self._stopped |= stopped
+        self._grace_s = self._grace_s if grace_s is None else grace_s
         deadline = time.monotonic() + self._grace_s + _STATEMENT_SLACK_S
         interrupt: BaseException | None = None
         while True:
@@ -226,7 +237,7 @@ class Process:
         # The message as well as the end of the pipe: a fork of this program may still hold it open.
         with contextlib.suppress(BrokenPipeError):
             if not self._lifeline.closed:
-                self._lifeline.write(b"end\n")
+                self._lifeline.write(b"end %r\n" % self._grace_s)
                 self._lifeline.flush()
         with contextlib.suppress(BrokenPipeError):
             self._lifeline.close()
@@ -246,6 +257,7 @@ class Process:
                 argv=self._argv,
                 returncode=event["returncode"],
                 timed_out=self._timed_out and event["was_ended"],
+                stopped=self._stopped and event["was_ended"],
                 started_at=self._started_at,
                 duration_s=event["duration_s"],
                 cleanup_s=event["cleanup_s"],
@@ -260,6 +272,7 @@ class Process:
             argv=self._argv,
             returncode=None,
             timed_out=self._timed_out,
+            stopped=self._stopped,
             started_at=self._started_at,
             duration_s=lost_at - self._start,
             cleanup_s=time.monotonic() - lost_at,
@@ -322,6 +335,8 @@ def run_process(
     stderr: Path,
     timeout_s: float | None,
     on_tick: Callable[[float], None] | None = None,
+    should_stop: Callable[[Process, float], bool] | None = None,
+    stop_grace_s: float = 2.0,
     tick_s: float = 0.5,
     grace_s: float = 10.0,
     held_fds: Sequence[int] = (),
@@ -336,7 +351,9 @@ def run_process(
         stderr: See `Process`.
         timeout_s: Seconds, from its start, after which the command is ended; None: without limit.
         on_tick: Called about every `tick_s` with the seconds since the start; what it raises ends the tree.
-        tick_s: Seconds between two calls of `on_tick`.
+        should_stop: Called likewise, with the running command too; what it answers with True is ended.
+        stop_grace_s: Seconds between SIGTERM and SIGKILL then: it is short, since what ends so is of no more use.
+        tick_s: Seconds between two such calls.
         grace_s: See `Process`.
         held_fds: See `Process`.
 
@@ -350,12 +367,14 @@ def run_process(
             left_s = start + limit_s - time.monotonic()
             if left_s <= 0:
                 return process.end(timed_out=True)
-            wait_s = left_s if on_tick is None else min(left_s, tick_s)
+            wait_s = left_s if on_tick is None and should_stop is None else min(left_s, tick_s)
             result = process.wait(None if math.isinf(wait_s) else wait_s)
             if result is not None:
                 return result
             if on_tick is not None:
                 on_tick(time.monotonic() - start)
+            if should_stop is not None and should_stop(process, time.monotonic() - start):
+                return process.end(stopped=True, grace_s=stop_grace_s)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -1,68 +1,45 @@
-"""Progress while a command runs: its growing stdout comes in, a live line (plain lines elsewhere) goes out."""
+"""Progress while a command runs: what is seen of it comes in, a live line (plain lines elsewhere) goes out."""
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from fgvalidate.growing_file import GrowingFile
+from fgvalidate.report import make_text
+from fgvalidate.steps import Step, StepTable
+from fgvalidate.watch import Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-# A row of the step table: date, time, step, epoch, loss, ...
-STEP_ROW = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<step>\d[\d,]*)\s+\d+(?:\.\d+)?\s+"
-    r"(?P<loss>-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))\s",
-    re.ASCII | re.IGNORECASE,
-)
 LARGEST_READ_BYTES = 1 << 16
 PLAIN_INTERVAL_S = 10.0
 
 
-@dataclass(frozen=True)
-class Step:
-    """The last step that was printed."""
-
-    step: int
-    loss: float
-
-
 class Follower:
-    """Reads what is new at the end of a growing file, and remembers the last step row; memory is constant."""
+    """Reads what is new at the end of a growing stdout, and remembers the last step; memory is constant."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._rest = ""
+        self._file = GrowingFile(path)
+        self._table = StepTable()
         self.last: Step | None = None
 
     def read(self) -> Step | None:
         """Reads on; of a flood, its last part alone."""
-        try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, 2)
-                self._offset = max(self._offset, size - LARGEST_READ_BYTES)
-                file.seek(self._offset)
-                text = self._rest + file.read(LARGEST_READ_BYTES).decode(errors="replace")
-                self._offset = file.tell()
-        except OSError:
-            return self.last
-        *lines, self._rest = text.split("\n")
-        self._rest = self._rest[-LARGEST_READ_BYTES:]
-        for line in lines:
-            match = STEP_ROW.match(line)
-            if match:
-                self.last = Step(int(match["step"].replace(",", "")), float(match["loss"]))
+        self._file.skip_to_last(LARGEST_READ_BYTES)
+        for chunk in self._file.read():
+            if rows := self._table.read(chunk):
+                self.last = Step.from_row(rows[-1])
         return self.last
 
 
 class Progress:
-    """Shows elapsed time, step and loss of a training run; a context manager around it."""
+    """Shows elapsed time, step, loss and alarms of a training run; a context manager around it."""
 
-    def __init__(self, console: "Console", stdout: Path, requested_steps: int | None) -> None:
+    def __init__(self, console: "Console", requested_steps: int | None) -> None:
         self._console = console
-        self._follower = Follower(stdout)
+        self._num_alarms = 0
         self._of = f" of {requested_steps}" if requested_steps else ""
         self._status: Status | None = None
         self._next_plain_s = PLAIN_INTERVAL_S
@@ -79,11 +56,14 @@ class Progress:
         if self._status is not None:
             self._status.stop()
 
-    def show(self, elapsed_s: float) -> None:
-        """Shows where the run stands; called about twice a second."""
-        step = self._follower.read()
+    def show(self, elapsed_s: float, watcher: Watcher) -> None:
+        """Shows where the run stands, and each alarm once; called about twice a second."""
+        step = watcher.last
         where = f"step {step.step}{self._of}, loss {step.loss:.4g}" if step else "no step yet"
         line = f"training  {elapsed_s:.0f} s  {where}"
+        for alarm in watcher.alarms[self._num_alarms :]:
+            self._console.print(make_text(f"noted     {alarm.elapsed_s:.0f} s  {alarm.text}"), soft_wrap=True)
+        self._num_alarms = len(watcher.alarms)
         if self._status is not None:
             self._status.update(line)
         elif elapsed_s >= self._next_plain_s:

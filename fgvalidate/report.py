@@ -93,6 +93,8 @@ class Report:
     """The last lines of the trainer's stderr, on failure."""
     server_log_tail: tuple[str, ...] = ()
     """The last lines of the inference server's log, where it did not become healthy."""
+    stacks: tuple[str, ...] = ()
+    """Where the processes stood, line by line, when the run stalled."""
     run_dir: Path | None = None
     """The run's folder; None when nothing was run."""
     spec_file: Path | None = None
@@ -122,6 +124,7 @@ class Report:
             "advice": list(self.advice),
             "stderr_tail": list(self.stderr_tail),
             "server_log_tail": list(self.server_log_tail),
+            "stacks": list(self.stacks),
             "run_dir": self.run_dir and str(self.run_dir),
             "spec_file": self.spec_file and str(self.spec_file),
             "duration_s": round(self.duration_s, 3),
@@ -158,6 +161,7 @@ class Report:
             advice=tuple(document["advice"]),
             stderr_tail=tuple(document["stderr_tail"]),
             server_log_tail=tuple(document["server_log_tail"]),
+            stacks=tuple(document.get("stacks", ())),  # reports of earlier versions have none
             run_dir=document["run_dir"] and Path(document["run_dir"]),
             spec_file=document["spec_file"] and Path(document["spec_file"]),
             spec=from_json(document["spec"]),
@@ -257,9 +261,8 @@ def print_report(report: Report, console: "Console") -> None:
     """Prints the report for a reader: the checks, the verdict, then where to look and what to do next."""
     if report.verdicts:
         _print_checks(report, console)
-    for name, tail in (("stderr", report.stderr_tail), ("the server's log", report.server_log_tail)):
-        if tail:
-            console.print(make_text(f"The last lines of {name}:", "bold"))
+    for heading, tail in list_quotes(report):
+        console.print(make_text(f"{heading}:", "bold"))
         for line in tail:
             console.print(make_text(f"  {line}", "dim"), soft_wrap=True)
     for line in report.advice:
@@ -277,6 +280,16 @@ def print_report(report: Report, console: "Console") -> None:
     again = ", judged again" if report.judged else ""
     verdict = f"{report.outcome.upper()} {report.test_id}{took}{again}{reason}"
     console.print(make_text(verdict, OUTCOME_STYLES[report.outcome]), soft_wrap=True)
+
+
+def list_quotes(report: Report) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns what is quoted of the run, heading and lines; nothing for what there is not."""
+    quotes = [
+        ("Where the stalled processes stood", report.stacks),
+        ("The last lines of stderr", report.stderr_tail),
+        ("The last lines of the server's log", report.server_log_tail),
+    ]
+    return [(heading, lines) for heading, lines in quotes if lines]
 
 
 def _print_checks(report: Report, console: "Console") -> None:

@@ -15,6 +15,7 @@ class RunDir:
       .hydra/                        what was composed
       train/                         the trainer's output directory
       train.stdout  train.stderr     what it printed
+      stacks.txt                     where its processes stood, when it stalled
       server.log                     what the inference server printed
       facts.json    report.json      what was observed, and the verdict
       report.html                    both, for a reader
@@ -42,6 +43,11 @@ class RunDir:
     def stderr_path(self) -> Path:
         """What the training command said besides."""
         return self.root / "train.stderr"
+
+    @property
+    def stacks_path(self) -> Path:
+        """Where the processes of the training command stood, when it stalled."""
+        return self.root / "stacks.txt"
 
     @property
     def server_log_path(self) -> Path:

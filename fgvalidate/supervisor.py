@@ -1,9 +1,9 @@
 """Guards one command: starts it, alone reaps its process tree, ends the tree and says what was left of it.
 
 In: one JSON line on stdin, the request `{argv, executable, cwd, env, stdout, stderr, grace_s, marker, held_fds}`. Then
-stdin is a lifeline: anything that arrives on it, and its end, asks for the tree to be ended. So the tree ends with the
-program that asked for it, even when that was killed with SIGKILL. SIGTERM asks for the same; SIGINT and SIGHUP are
-ignored.
+stdin is a lifeline: anything that arrives on it, and its end, asks for the tree to be ended; `end SECONDS` also says
+with which grace time. So the tree ends with the program that asked for it, even when that was killed with SIGKILL.
+SIGTERM asks for the same; SIGINT and SIGHUP are ignored.
 Out: JSON lines on stdout, `{"event": "started" | "failed" | "ended", ...}` (see `Supervisor`).
 
 It runs as a script in a session of its own, `python -I -S supervisor.py`, and is a child subreaper: whatever the
@@ -287,6 +287,7 @@ class Supervisor:
         self._lifeline_fd = lifeline_fd
         self._end_requested = False
         self._is_childless = False
+        self._grace_s = 0.0
         self._command_pid = 0
         self._returncode: int | None = None
         self._ended_at = 0.0
@@ -306,6 +307,12 @@ class Supervisor:
     def _request_end(self, *_: object) -> None:
         self._end_requested = True
 
+    def _hear(self, message: bytes) -> None:
+        words = message.split()
+        if len(words) == 2:
+            self._grace_s = float(words[1])
+        self._request_end()
+
     def receive(self) -> "dict[str, Any] | None":
         """Returns the request, None when the lifeline ended before it was complete."""
         content = b""
@@ -324,6 +331,7 @@ class Supervisor:
         """Yields the events of one command."""
         for fd in request["held_fds"]:
             os.set_inheritable(fd, False)
+        self._grace_s = request["grace_s"]
         become_subreaper()
         started_at, start = time.time(), time.monotonic()
         what, path = "cwd", request["cwd"]
@@ -346,7 +354,7 @@ class Supervisor:
         tree = Tree(os.getpid(), request["marker"])
         self._pump(lambda: self._returncode is not None or self._end_requested)
         was_ended = self._returncode is None
-        orphans = self._ask_to_end(tree, request["grace_s"])
+        orphans = self._ask_to_end(tree)
         outlived = self._returncode is not None
         killed, survivors = tree.kill(lambda limit_s: self._pump(lambda: self._is_childless, limit_s))
         if outlived:
@@ -364,14 +372,14 @@ class Supervisor:
             "survivors": survivors,
         }
 
-    def _ask_to_end(self, tree: Tree, grace_s: float) -> dict[tuple[int, int], str]:
+    def _ask_to_end(self, tree: Tree) -> dict[tuple[int, int], str]:
         """Lets the tree end by itself; returns the orphans that had to be told to, identity to description."""
         orphans: dict[tuple[int, int], str] = {}
         if self._returncode is None:
             # Only its group: launchers hand SIGTERM on to their workers, and want to be the ones to do it. The group
             # cannot be another's, since the command is not reaped yet.
             _signal_group(self._command_pid, signal.SIGTERM)
-            self._pump(lambda: self._is_childless, grace_s)
+            self._pump(lambda: self._is_childless, self._grace_s)
         elif not self._pump(lambda: self._is_childless, DRAIN_S):
             for process in tree.find():
                 orphans[process.identity] = describe(process)
@@ -392,7 +400,7 @@ class Supervisor:
             wait_s = min(deadline, self._memory.due_at) - time.monotonic()
             for fd, _ in self._poll.poll(max(0, math.ceil(wait_s * 1000))):
                 if fd == self._lifeline_fd:
-                    self._request_end()
+                    self._hear(os.read(fd, 4096))
                     self._poll.unregister(fd)
                 else:
                     os.read(fd, 4096)

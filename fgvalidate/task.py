@@ -158,7 +158,7 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         steps = f"{spec.requested_steps} steps" if spec.requested_steps else "as many steps as its config says"
         where = f"GPU {', '.join(lease.devices)}" if lease.devices else "the CPU"
         _say(f"{spec.test_id}: {spec.project_dir}, {spec.config}, {steps} on {where} ({spec.backend.name})")
-        with Progress(get_console(), run_dir.stdout_path, spec.requested_steps) as progress:
+        with Progress(get_console(), spec.requested_steps) as progress:
             return validate(plan, progress.show)
 
 

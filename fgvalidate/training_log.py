@@ -7,11 +7,13 @@ training runs, and after a kill, the file is empty or cut after any record; NaN 
 Records are decoded one by one as the file is read, so a log of a million records costs its two series and no more.
 """
 
+import contextlib
 import glob
 import json
 import math
 import re
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeGuard
@@ -97,6 +99,21 @@ def find_training_log(output_dir: Path, pattern: str, *, written_after: float, s
     return _stale(fresh[0])
 
 
+def find_growing_log(output_dir: Path, pattern: str, *, written_after: float) -> Path | None:
+    """Returns the newest log that this run has begun to write where it is expected; None: there is none yet.
+
+    Args:
+        output_dir: See `find_training_log`, as for `pattern` and `written_after`.
+        pattern: See `find_training_log`.
+        written_after: See `find_training_log`.
+    """
+    times = {}
+    for match in glob.glob(pattern, root_dir=output_dir):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            times[output_dir / match] = (output_dir / match).stat().st_mtime
+    return max((path for path, time in times.items() if time >= written_after), key=times.__getitem__, default=None)
+
+
 def _stale(path: Path) -> TrainingLog:
     reason = f"{path} was written before this run began: it is an earlier run's log"
     return TrainingLog(path=path, state="stale", reason=reason)
@@ -131,7 +148,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _to_step(record: dict[str, Any]) -> int | None:
+def _to_step(record: Mapping[str, Any]) -> int | None:
     step = record.get("global_step")
     return int(step) if _is_number(step) and 0 <= step < 1 << 63 else None
 
@@ -146,6 +163,13 @@ def _to_float(number: float) -> float:
         return float(number)
     except OverflowError:  # a whole number beyond any float
         return math.inf if number > 0 else -math.inf
+
+
+def read_training_record(record: Mapping[str, Any]) -> tuple[int | None, float] | None:
+    """Returns the global step (None: it does not say) and the loss of a training record; None: it is another one."""
+    if "loss" not in record or "train_runtime" in record:
+        return None
+    return _to_step(record), _to_loss(record["loss"])
 
 
 class _ArrayText:

@@ -18,14 +18,18 @@ from fgvalidate.facts import Facts
 from fgvalidate.inference import InferenceResult, run_inference
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.perplexity import BackgroundScorer
-from fgvalidate.process import ProcessResult, run_process
+from fgvalidate.process import Process, ProcessResult, run_process
 from fgvalidate.report import Outcome, Report, read_versions, show_value
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
+from fgvalidate.steps import RecordArray, StepTable
 from fgvalidate.text_search import read_tail, search_text
-from fgvalidate.training_log import TrainingLog, find_training_log
+from fgvalidate.training_log import TrainingLog, find_growing_log, find_training_log
+from fgvalidate.watch import Watched, Watcher
+from fgvalidate.watch_rules import build_rules
 
 NUM_TAIL_LINES = 20
+NUM_STACK_LINES = 100
 SUGGESTED_HEADROOM = 1.25
 
 
@@ -63,12 +67,12 @@ class Plan(Case):
     """Descriptors of the GPUs' lease, which ends with the processes that hold it."""
 
 
-def validate(plan: Plan, on_tick: Callable[[float], None]) -> tuple[Report, Facts]:
+def validate(plan: Plan, on_tick: Callable[[float, Watcher], None]) -> tuple[Report, Facts]:
     """Runs the training command, observes what it left, judges every check, and reports.
 
     Args:
         plan: What to do.
-        on_tick: Called about twice a second while the command runs, with the seconds since it began.
+        on_tick: Called about twice a second while the command runs, with the seconds since it began and what is seen.
 
     Returns:
         The report, and what was observed.
@@ -83,7 +87,7 @@ def validate(plan: Plan, on_tick: Callable[[float], None]) -> tuple[Report, Fact
     return report, facts
 
 
-def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
+def train_and_observe(plan: Plan, on_tick: Callable[[float, Watcher], None]) -> Facts:
     """Runs the training command and collects the facts of it."""
     checkout = find_checkout(plan.project)
     apart = (plan.run_dir.root, Path.cwd() / "outputs")
@@ -91,10 +95,31 @@ def train_and_observe(plan: Plan, on_tick: Callable[[float], None]) -> Facts:
     scorer = start_scorer(plan.spec) if plan.server else None
     commit = read_commit(checkout) if checkout else None
     files_before = list_changed_files(checkout, apart=apart) if checkout else None
-    process = train(plan, on_tick)
+    watcher = start_watcher(plan)
+
+    def should_stop(process: Process, elapsed_s: float) -> bool:
+        is_due = watcher.look(elapsed_s, process.list_members)
+        on_tick(elapsed_s, watcher)
+        return is_due
+
+    process = train(plan, should_stop)
     files_after = list_changed_files(checkout, apart=apart) if checkout else None
     created_files = None if files_before is None or files_after is None else files_after - files_before
-    return observe(plan, process, scorer, created_files=created_files, commit=commit)
+    return observe(plan, process, watcher.finish(), scorer, created_files=created_files, commit=commit)
+
+
+def start_watcher(plan: Plan) -> Watcher:
+    """Begins to watch the training command."""
+    run_dir = plan.run_dir
+    return Watcher(
+        build_rules(plan.spec, plan.checks),
+        stdout=run_dir.stdout_path,
+        stderr=run_dir.stderr_path,
+        find_log=lambda: find_growing_log(run_dir.train_dir, plan.spec.backend.log, written_after=plan.written_after),
+        stdout_steps=StepTable(),
+        log_steps=RecordArray(),
+        stacks=run_dir.stacks_path,
+    )
 
 
 def start_scorer(spec: Spec) -> BackgroundScorer:
@@ -102,10 +127,14 @@ def start_scorer(spec: Spec) -> BackgroundScorer:
     return BackgroundScorer(spec.scorer.model, device=spec.scorer.device, max_length=spec.scorer.max_length)
 
 
-def infer(plan: Plan, log: TrainingLog, scorer: BackgroundScorer | None) -> InferenceResult | str:
+def infer(
+    plan: Plan, process: ProcessResult, log: TrainingLog, scorer: BackgroundScorer | None
+) -> InferenceResult | str:
     """Runs the inference stage; returns why not where there is none, or nothing to serve."""
     if plan.server is None or scorer is None:
         return "there is no inference stage"
+    if process.stopped:
+        return "training was ended early"
     if log.final is None:
         return "training did not finish"
     run_dir = plan.run_dir
@@ -119,8 +148,8 @@ def infer(plan: Plan, log: TrainingLog, scorer: BackgroundScorer | None) -> Infe
     )
 
 
-def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
-    """Runs the training command to its end, or to the spec's timeout."""
+def train(plan: Plan, should_stop: Callable[[Process, float], bool]) -> ProcessResult:
+    """Runs the training command to its end, to the spec's timeout, or until it is to stop."""
     return run_process(
         plan.command.argv,
         cwd=plan.command.cwd,
@@ -128,7 +157,7 @@ def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
         stdout=plan.run_dir.stdout_path,
         stderr=plan.run_dir.stderr_path,
         timeout_s=plan.spec.timeout,
-        on_tick=on_tick,
+        should_stop=should_stop,
         held_fds=plan.held_fds,
     )
 
@@ -136,6 +165,7 @@ def train(plan: Plan, on_tick: Callable[[float], None]) -> ProcessResult:
 def observe(
     plan: Plan,
     process: ProcessResult,
+    watched: Watched,
     scorer: BackgroundScorer | None,
     *,
     created_files: frozenset[str] | None,
@@ -164,7 +194,8 @@ def observe(
             gpu_names=plan.gpu_names,
             host=platform.node(),
             num_cores=len(os.sched_getaffinity(0)),
-            inference=infer(plan, log, scorer),
+            inference=infer(plan, process, log, scorer),
+            watched=watched,
         )
     )
 
@@ -176,12 +207,17 @@ def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: f
     judged = any(verdict.status == "passed" for verdict in verdicts)
     # A stage that was asked for and never ran is no pass, whichever checks the spec has switched off.
     is_unserved = plan.spec.inference is not None and "inference.server_healthy" not in facts.values
-    outcome: Outcome = "passed" if judged and not red and not is_unserved else "failed"
+    # What was ended early is no pass either.
+    is_stopped = facts.values.get("watch.stopped") is True
+    outcome: Outcome = "passed" if judged and not red and not is_unserved and not is_stopped else "failed"
     warned = ", ".join(verdict.name for verdict in verdicts if verdict.status == "warned")
     noted = f"with warnings: {warned}" if warned else ""
     reason = explain(red) if red else noted if judged else "no check could be judged"
     if is_unserved and not red:
         reason = f"the inference stage was not run: {facts.get('inference.server_healthy').reason}"
+    if is_stopped:
+        # All that is red besides has its reason in this.
+        reason = facts.notes["watch.stopped"]
     return Report(
         test_id=plan.spec.test_id,
         outcome=outcome,
@@ -191,6 +227,7 @@ def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: f
         advice=(*note_unknown_keys(plan.spec), *quote_text(facts), *advise(plan.spec, facts)),
         server_log_tail=read_last_lines(plan.run_dir.server_log_path) if is_unhealthy else (),
         stderr_tail=read_last_lines(plan.run_dir.stderr_path) if red else (),
+        stacks=quote_stacks(facts),
         run_dir=plan.run_dir.root,
         spec_file=plan.spec_file,
         duration_s=duration_s,
@@ -212,6 +249,13 @@ def explain(red: list[Verdict]) -> str:
 def read_last_lines(path: Path) -> tuple[str, ...]:
     """Returns the end of what a program printed; nothing when the file is gone."""
     return tuple(read_tail(path, num_lines=NUM_TAIL_LINES)) if path.is_file() else ()
+
+
+def quote_stacks(facts: Facts) -> tuple[str, ...]:
+    """Returns the beginning of where the processes stood when the run stalled; nothing when it did not."""
+    lines = [line for text in facts.values.get("watch.stacks", []) for line in text.splitlines()]
+    left_out = len(lines) - NUM_STACK_LINES
+    return (*lines[:NUM_STACK_LINES], *([f"and {left_out} more lines in stacks.txt"] if left_out > 0 else []))
 
 
 def note_unknown_keys(spec: Spec) -> list[str]:

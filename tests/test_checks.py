@@ -249,6 +249,7 @@ def test_bad_check_is_refused_before_anything_starts(expression: Any, words: str
 GOOD_FACTS: dict[str, Any] = {
     "train.returncode": 0,
     "train.timed_out": False,
+    "watch.stalled": False,
     "train.orphans": [],
     "train.survivors": [],
     "training_log.state": "complete",
@@ -259,6 +260,7 @@ GOOD_FACTS: dict[str, Any] = {
     "files.found": {"trainer_logs.json": True},
     "train.num_steps_logged": 20,
     "loss.num_nonfinite": 0,
+    "loss.max": 7.0,
     "loss.final": 2.0,
     "loss.drop": 0.6,
     "repo.created_files": [],
@@ -279,7 +281,7 @@ def judge_defaults(facts: dict[str, Any], **loss: Any) -> dict[str, str]:
             "stderr": {"forbidden_patterns": ["Traceback"], "warn_patterns": ["slow"]},
             "expected_files": ["trainer_logs.json"],
             "min_steps_logged": 2,
-            "loss": {"final_max": 4.0, "final_min": 0.5, "drop_min": 0.35, "no_nan": True, **loss},
+            "loss": {"final_max": 4.0, "final_min": 0.5, "drop_min": 0.35, "no_nan": True, "ceiling": 9.0, **loss},
             "inference": {"perplexity_max": 500.0, "perplexity_min": 5.0, "distinct_2_min": 0.3},
             "checks": shipped,
         }
@@ -300,6 +302,7 @@ FOUND = {"line_number": 1, "line": "x"}
         ("train.returncode", 1, "returncode", "failed"),
         ("train.returncode", -9, "returncode", "failed"),
         ("train.timed_out", True, "in_time", "failed"),
+        ("watch.stalled", True, "not_stalled", "failed"),
         ("train.orphans", ["7 worker"], "no_orphans", "warned"),
         ("train.survivors", ["7 worker"], "no_survivors", "failed"),
         ("training_log.state", "truncated", "log_complete", "failed"),
@@ -310,6 +313,8 @@ FOUND = {"line_number": 1, "line": "x"}
         ("files.found", {"trainer_logs.json": False}, "expected_files", "failed"),
         ("train.num_steps_logged", 1, "steps_logged", "failed"),
         ("loss.num_nonfinite", 1, "finite_loss", "failed"),
+        ("loss.max", 9.1, "loss_ceiling", "failed"),
+        ("loss.max", INF, "loss_ceiling", "failed"),
         ("loss.final", 4.1, "final_loss_max", "failed"),
         ("loss.final", 0.4, "final_loss_min", "failed"),
         ("loss.drop", 0.3, "loss_drop", "failed"),
@@ -353,9 +358,10 @@ def test_short_run_is_only_a_warning_when_the_epoch_ended() -> None:
 
 
 def test_bounds_of_null_are_skipped() -> None:
-    statuses = judge_defaults(GOOD_FACTS, final_max=None, final_min=None, drop_min=None)
+    statuses = judge_defaults(GOOD_FACTS, final_max=None, final_min=None, drop_min=None, ceiling=None)
 
     assert {name for name, status in statuses.items() if status == "skipped"} == {
+        "loss_ceiling",
         "final_loss_max",
         "final_loss_min",
         "loss_drop",

@@ -119,7 +119,9 @@ def test_printed_example_runs_unedited(documented: FlatSpecs, forgather_root: An
 
 
 def test_documented_spec_is_red_where_its_training_goes_wrong(documented: FlatSpecs) -> None:
-    run = documented.run("+spec=tiny_llama", faults="stderr=CUDA error: out of memory;loss=200:NaN")
+    faults = "stderr=CUDA error: out of memory;loss=200:NaN"
+
+    run = documented.run("+spec=tiny_llama", "watch.fail_fast=false", faults=faults)
 
     assert (run.code, run.red) == (1, {"forbidden_stderr", "finite_loss", "final_loss_max"})
 

@@ -113,6 +113,16 @@ def test_the_stage_is_skipped_when_training_did_not_finish(serve: Call) -> None:
     assert {(check["status"], check["message"]) for check in stage} == {("skipped", "training did not finish")}
 
 
+def test_a_model_whose_training_was_ended_early_is_not_served(serve: Call) -> None:
+    """SIGTERM is answered by a final record and an exit code of 0, as if the run were complete."""
+    run = serve("", faults="loss=40:NaN;hang_at=60;obliging")
+
+    assert run.report["reason"].startswith("loss is nan at step 40; stopped at step 50 of ")
+    assert (run.facts["values"]["train.finished"], run.facts["values"]["train.returncode"]) == (True, 0)
+    assert run.check("server_healthy")["message"] == "training was ended early"
+    assert not (run.run_dir / "server.log").exists()
+
+
 def test_a_stage_that_was_not_run_is_never_a_pass(serve: Call) -> None:
     names = ("returncode", "log_complete", "finished", "all_steps", "forbidden_stderr", "steps_logged", "finite_loss")
     off = [f"checks.{name}=null" for name in (*names, "final_loss_max", "loss_drop")]

@@ -94,6 +94,15 @@ def test_server_log_is_captured(tmp_path: Path) -> None:
     assert "The last lines of the server's log:\ncannot bind\n" in str(output)
 
 
+def test_stacks_are_captured(tmp_path: Path) -> None:
+    report = make_report("failed", "not_stalled is true", stacks=("7 python", "  Thread \x1b[2J"))
+
+    write_junit(tmp_path / "junit.xml", make_suite(tmp_path / "suite", (report, make_facts()), ending="completed"))
+
+    output = read(tmp_path / "junit.xml").findtext("testsuite/testcase/system-out")
+    assert "Where the stalled processes stood:\n7 python\n  Thread \\x1b[2J\n" in str(output)
+
+
 def test_hostile_text_is_valid_and_shown_as_it_is(tmp_path: Path) -> None:
     write_junit(tmp_path / "junit.xml", make_hostile_suite(tmp_path / "suite"))
 

@@ -11,8 +11,10 @@ import pytest
 from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.process import ProcessResult
+from fgvalidate.steps import Step
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog, read_training_log
+from fgvalidate.watch import Alarm, Watched
 
 PROCESS = ProcessResult(
     argv=("trainer", "--max-steps", "20"),
@@ -26,6 +28,17 @@ PROCESS = ProcessResult(
     survivors=(),
 )
 MISSING = TrainingLog(path=None, state="missing", reason="no log there")
+
+
+SEEN = Watched(num_steps=2, last_step=20, longest_gap_s=1.5)
+NAN_SEEN = Watched(
+    alarms=(Alarm(kind="nonfinite", text="loss is nan at step 15", elapsed_s=2.5),),
+    stopped_after_s=2.5,
+    num_steps=3,
+    last_step=19,
+    num_nonfinite=2,
+    nonfinite=(Step(15, math.nan), Step(19, math.nan)),
+)
 
 
 def make_log(tmp_path: Path, *records: dict[str, Any], end: str = "\n]") -> TrainingLog:
@@ -63,10 +76,12 @@ FINAL = {"global_step": 20, "epoch": 1.0, "train_runtime": 1.5, "step": 19}
 def test_good_run_has_every_fact(tmp_path: Path) -> None:
     evaluation = {"global_step": 20, "epoch": 1.0, "eval_loss": 2.5}
 
-    facts = observe(make_log(tmp_path, TEN, TWENTY, evaluation, FINAL))
+    facts = observe(make_log(tmp_path, TEN, TWENTY, evaluation, FINAL), watched=SEEN)
 
     fixed = {name: value for name, value in facts.values.items() if not name.startswith(LOG_PREFIX)}
-    assert set(fixed) == {name for name in CATALOGUE if not name.startswith("inference.")}
+    left_out = {name for name in CATALOGUE if name.startswith("inference.")} | {"watch.stopped_after_s"}
+    assert set(fixed) == set(CATALOGUE) - left_out
+    assert (fixed["watch.num_steps"], fixed["watch.longest_gap_s"]) == (2, 1.5)
     assert fixed["loss.drop"] == 0.25
     assert (fixed["train.finished"], fixed["train.global_step"], fixed["train.epoch_ended"]) == (True, 20, True)
     assert fixed["stderr.findings"] == {"Traceback": {"line_number": 2, "line": "Traceback (most"}, "quiet": None}
@@ -139,6 +154,83 @@ def test_nonfinite_losses_are_counted_and_placed(tmp_path: Path) -> None:
     assert (facts.values["loss.num_nonfinite"], facts.values["loss.nonfinite_steps"]) == (1, [15])
     assert (facts.values["loss.min"], facts.values["loss.max"]) == (3.0, 4.0)
     assert facts.notes["loss.num_nonfinite"] == "the first is nan at step 15"
+
+
+def test_highest_loss_takes_infinity_in_and_leaves_nan_out(tmp_path: Path) -> None:
+    losses = [math.nan, math.inf, -math.inf, 3.0]
+
+    facts = observe(make_log(tmp_path, *({**TEN, "loss": loss} for loss in losses)))
+    nothing = observe(make_log(tmp_path, {**TEN, "loss": math.nan}))
+
+    assert facts.values["loss.max"] == math.inf
+    assert nothing.notes["loss.max"] == "no training record has a loss that is a number"
+
+
+def test_run_that_was_ended_early_says_why_and_where() -> None:
+    process = {"stopped": True, "returncode": -15}
+
+    facts = observe(MISSING, process=process, watched=NAN_SEEN)
+
+    assert facts.notes["watch.stopped"] == (
+        "loss is nan at step 15; stopped at step 19 of 20 after 2.5 s, which saves the rest"
+    )
+    assert facts.notes["train.returncode"] == "ended by fgvalidate: loss is nan at step 15"
+    assert facts.values["watch.alarms"] == ["loss is nan at step 15"]
+    assert facts.values["watch.stopped_after_s"] == 2.5
+
+
+def test_run_that_was_ended_before_its_first_step_says_so() -> None:
+    alarm = Alarm(kind="stall", text="no step and no output for 9 s from its start", elapsed_s=9.0)
+    watched = Watched(alarms=(alarm,), stopped_after_s=9.0, is_stalled=True)
+
+    facts = observe(MISSING, process={"stopped": True}, watched=watched, requested_steps=None)
+
+    assert (
+        facts.notes["watch.stopped"] == f"{alarm.text}; stopped before the first step after 9.0 s, which saves the rest"
+    )
+    assert facts.notes["watch.stalled"] == alarm.text
+
+
+def test_run_that_ended_by_itself_meanwhile_was_not_ended_early() -> None:
+    facts = observe(MISSING, watched=NAN_SEEN)
+
+    assert facts.values["watch.stopped"] is False
+    assert facts.not_applicable["watch.stopped_after_s"] == "the run was not ended early"
+    assert "train.returncode" not in facts.notes
+
+
+def test_what_was_seen_counts_against_a_run_without_a_log() -> None:
+    facts = observe(MISSING, watched=dataclasses.replace(NAN_SEEN, highest=Step(12, 99.5)))
+
+    assert (facts.values["loss.num_nonfinite"], facts.values["loss.nonfinite_steps"]) == (2, [15, 19])
+    assert facts.notes["loss.num_nonfinite"] == "the first is nan at step 15, as seen while it ran"
+    assert (facts.values["loss.max"], facts.notes["loss.max"]) == (99.5, "99.5 at step 12, as seen while it ran")
+    assert not {"loss.first", "loss.final", "loss.min", "loss.drop", "loss.curve"} & set(facts.values)
+
+
+def test_what_was_seen_and_is_in_the_log_counts_once(tmp_path: Path) -> None:
+    bad = [{"global_step": step, "epoch": 0.7, "loss": loss} for step, loss in [(15, math.nan), (19, math.nan)]]
+
+    facts = observe(make_log(tmp_path, TEN, *bad, FINAL), watched=NAN_SEEN)
+    short = observe(make_log(tmp_path, TEN, bad[0]), watched=NAN_SEEN)
+
+    assert (facts.values["loss.num_nonfinite"], facts.notes["loss.num_nonfinite"]) == (2, "the first is nan at step 15")
+    assert (short.values["loss.num_nonfinite"], short.values["loss.nonfinite_steps"]) == (2, [15, 19])
+
+
+@pytest.mark.parametrize(("printed", "highest"), [(3.5, 4.0), (4.5, 4.5)])
+def test_higher_of_what_was_seen_and_what_was_logged_is_the_highest(
+    tmp_path: Path, printed: float, highest: float
+) -> None:
+    facts = observe(make_log(tmp_path, TEN, TWENTY, FINAL), watched=Watched(highest=Step(10, printed)))
+
+    assert facts.values["loss.max"] == highest
+
+
+def test_what_was_seen_never_counts_for_a_run() -> None:
+    facts = observe(MISSING, watched=SEEN)
+
+    assert not any(name.startswith("loss.") for name in facts.values)
 
 
 def test_one_record_has_no_drop(tmp_path: Path) -> None:

@@ -206,12 +206,12 @@ def test_hostile_text_adds_no_element_and_no_attribute(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_shown_as_it_is_with_its_controls_made_visible(tmp_path: Path, text: str) -> None:
-    report = make_report("failed", text, stderr_tail=(text,), command=text)
+    report = make_report("failed", text, stderr_tail=(text,), stacks=(text,), command=text)
 
     write_run_page(tmp_path / "report.html", report, make_facts(**{"inference.texts": [text]}))
 
     shown = read_page(tmp_path / "report.html").text
-    assert shown.count(escape_controls(text)) >= 3
+    assert shown.count(escape_controls(text)) >= 4
     assert [character for character in shown if not character.isprintable() and character != "\n"] == []
     assert "\n".join(map(escape_controls, text.split("\n"))) in shown
 

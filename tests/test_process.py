@@ -402,6 +402,32 @@ def test_on_tick_is_told_the_seconds_since_the_start(places: dict[str, Any]) -> 
     assert 0.25 <= ticks[0] < ticks[-1] <= 1.5
 
 
+def test_command_is_ended_when_it_should_stop_with_a_short_grace_time(mark: str, places: dict[str, Any]) -> None:
+    members: list[str] = []
+
+    def should_stop(process: Process, _elapsed_s: float) -> bool:
+        members[:] = [supervisor.describe(member) for member in process.list_members()]
+        return num_ready(places["cwd"]) == 3
+
+    began = time.monotonic()
+    result = run_briefly(
+        shape_argv(mark, "children"), places, should_stop=should_stop, tick_s=0.05, grace_s=120.0, stop_grace_s=0.2
+    )
+
+    assert (result.stopped, result.timed_out, result.returncode) == (True, False, -9)
+    assert len([line for line in members if mark in line]) == 3
+    assert alive(mark) == []
+    assert time.monotonic() - began < 60
+
+
+def test_command_that_ends_by_itself_was_not_stopped(places: dict[str, Any]) -> None:
+    with Process(["sh", "-c", "exit 3"], **places) as process:
+        wait_until(lambda: not is_alive(process.pid))
+        result = process.end(stopped=True)
+
+    assert (result.stopped, result.returncode) == (False, 3)
+
+
 def test_wait_returns_none_while_the_command_runs_and_the_same_result_ever_after(places: dict[str, Any]) -> None:
     with Process(["sleep", "0.4"], **places) as process:
         assert process.wait(0.05) is None

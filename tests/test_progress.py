@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fgvalidate.progress import LARGEST_READ_BYTES, Follower, Progress, Step
+from fgvalidate.progress import LARGEST_READ_BYTES, Follower, Progress
+from fgvalidate.steps import RecordArray, Step, StepTable
+from fgvalidate.watch import Rules, Watcher
 
 HEADER = "2026-11-22 15:25:17       step     epoch      loss      grad      maxg          lr      tokens   total_tok\n"
 ROW = "2026-11-22 15:25:17        {step}    0.0004   {loss}    1.6310    1.6310    4.00e-06         366         793\n"
@@ -63,22 +65,46 @@ def test_missing_file_is_no_step_yet(tmp_path: Path) -> None:
     assert Follower(tmp_path / "absent").read() is None
 
 
-def test_plain_lines_come_now_and_then(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text(ROW.format(step=2, loss="6.94874"), encoding="utf-8")
-    out = io.StringIO()
+def watch(folder: Path, *rows: str) -> Watcher:
+    """Watches a run that has printed some rows."""
+    (folder / "out").write_text("".join(rows), encoding="utf-8")
+    watcher = Watcher(
+        Rules(fail_fast=False, nonfinite=True),
+        stdout=folder / "out",
+        stderr=folder / "err",
+        find_log=lambda: None,
+        stdout_steps=StepTable(),
+        log_steps=RecordArray(),
+        stacks=folder / "stacks.txt",
+    )
+    watcher.look(1.0, list)
+    return watcher
 
-    with Progress(Console(file=out, width=100), tmp_path / "out", 200) as progress:
+
+def test_plain_lines_come_now_and_then(tmp_path: Path) -> None:
+    watcher, out = watch(tmp_path, ROW.format(step=2, loss="6.94874")), io.StringIO()
+
+    with Progress(Console(file=out, width=100), 200) as progress:
         for elapsed in (1.0, 10.2, 10.7, 21.0):
-            progress.show(elapsed)
+            progress.show(elapsed, watcher)
 
     assert out.getvalue() == ("training  10 s  step 2 of 200, loss 6.949\ntraining  21 s  step 2 of 200, loss 6.949\n")
 
 
 def test_terminal_shows_one_live_line(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text(ROW.format(step=2, loss="6.94874"), encoding="utf-8")
-    out = io.StringIO()
+    watcher, out = watch(tmp_path, ROW.format(step=2, loss="6.94874")), io.StringIO()
 
-    with Progress(Console(file=out, width=100, force_terminal=True), tmp_path / "out", None) as progress:
-        progress.show(1.0)
+    with Progress(Console(file=out, width=100, force_terminal=True), None) as progress:
+        progress.show(1.0, watcher)
 
     assert "step 2, loss 6.949" in out.getvalue()
+
+
+def test_alarm_is_shown_once(tmp_path: Path) -> None:
+    watcher, out = watch(tmp_path, ROW.format(step=2, loss="nan")), io.StringIO()
+
+    with Progress(Console(file=out, width=100), 200) as progress:
+        for elapsed in (1.0, 1.5, 2.0):
+            progress.show(elapsed, watcher)
+
+    assert out.getvalue() == "noted     1 s  loss is nan at step 2\n"

@@ -203,7 +203,7 @@ def test_red_spec_shows_its_checks_first_cause_and_command(
     session: Pytest, specs: Any, options: tuple[str, ...]
 ) -> None:
     specs.write("good")
-    specs.write("red", "loss=20:NaN;stderr=CUDA is sad")
+    specs.write("red", "loss=20:NaN;stderr=CUDA is sad", watch={"fail_fast": False})
 
     run = session.run("--fg-specs", "conf/spec", "--fg-override", "max_steps=20", *options)
 

@@ -1,5 +1,6 @@
 """The report: what a reader sees, what a machine reads, and one exit code."""
 
+import dataclasses
 import io
 import json
 import math
@@ -119,6 +120,22 @@ def test_what_a_trainer_prints_cannot_move_the_cursor_or_style_the_report(tmp_pa
     assert printed.count("\\x1b[2J[bold red]x[/] \\r\\x07 \\u202e") == 2
     assert "\x1b[2J" not in printed
     assert "\x07" not in printed
+
+
+def test_stacks_of_a_stalled_run_are_shown(tmp_path: Path) -> None:
+    report = dataclasses.replace(make_report(tmp_path), stacks=("7 python", "  Thread 7 (idle)", "\x1b[2J"))
+
+    lines = render(report).splitlines()
+
+    at = lines.index("Where the stalled processes stood:")
+    assert lines[at + 1 : at + 4] == ["  7 python", "    Thread 7 (idle)", "  \\x1b[2J"]
+
+
+def test_report_without_stacks_is_read(tmp_path: Path) -> None:
+    document = make_report(tmp_path).to_document()
+    del document["stacks"]
+
+    assert Report.from_document(document).stacks == ()
 
 
 def test_controls_are_made_visible() -> None:

@@ -78,7 +78,7 @@ def test_line_of_a_bad_spec_names_file_line_and_key(specs: Any, fgvalidate: Any)
 
 def test_red_spec_is_printed_with_its_checks_and_first_cause(specs: Any, fgvalidate: Any) -> None:
     specs.write("good")
-    specs.write("red", "loss=20:NaN")
+    specs.write("red", "loss=20:NaN", watch={"fail_fast": False})
 
     run = fgvalidate(*specs.multirun("good", "red"))
 

@@ -31,10 +31,12 @@ class Settings:
     How it trains: logging_steps, eval_steps, steps_per_epoch, step_s (seconds a step takes), loss_from, loss_to.
     What goes wrong with the losses: loss=STEP:TEXT (recorded so, e.g. 40:NaN).
     What goes wrong on the way: fail_at=STEP (a Python error), kill_at=STEP (this worker is killed),
-    kill_torchrun_at=STEP (its launcher is), stop_after=STEP (fewer steps than asked for), hang_at=STEP, ignore_sigterm,
+    kill_torchrun_at=STEP (its launcher is), stop_after=STEP (fewer steps than asked for), stderr_at=STEP:TEXT,
+    hang_at=STEP, hang_s=SECONDS (then it goes on), chatter (meanwhile it says so on stderr), ignore_sigterm,
     obliging (SIGTERM ends the run as if it were complete), dataloader (a helper process that outlives the worker).
     What goes wrong with the log: log=WAY (see `spoil`), no_final, train_on (a training record after the final one).
-    What else is left: stdout=TEXT (before training), stderr=TEXT (after it), stderr_flood=LINES (before that),
+    What else is left: stdout=TEXT (before training), stdout_flood=LINES (with each record), stderr=TEXT (after it),
+    stderr_flood=LINES (before that),
     touch=FILE (in the project).
     """
 
@@ -133,10 +135,18 @@ class Run:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self._settings.step("kill_torchrun_at"):
             os.kill(os.getppid(), signal.SIGKILL)
+        where, _, text = self._settings.text("stderr_at").partition(":")
+        if where == str(step):
+            print(text, file=sys.stderr, flush=True)
         if step == self._settings.step("hang_at"):
-            deadline = time.monotonic() + LONGEST_LIFE_S
-            while not self._is_asked_to_end and time.monotonic() < deadline:
-                time.sleep(0.05)
+            self.hang(self._settings.number("hang_s", LONGEST_LIFE_S))
+
+    def hang(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._is_asked_to_end and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if "chatter" in self._settings:
+                print("still there", file=sys.stderr, flush=True)
 
     def record_step(self, step: int) -> None:
         if step % int(self._settings.number("logging_steps", 10)) == 0:
@@ -163,6 +173,7 @@ class Run:
         }
         where, _, text = self._settings.text("loss").partition(":")
         self.log.add(record, **({"loss": text} if where == str(step) else {}))
+        sys.stdout.write(FLOOD_LINE * int(self._settings.number("stdout_flood", 0)))
         shown = text if where == str(step) else f"{loss:.5f}"
         self.say(
             f"{step:>10}  {record['epoch']:>8.4f}  {shown:>8}  {record['grad_norm']:>8.4f}  "
