@@ -26,11 +26,12 @@ from fgvalidate.perplexity import find_scorer
 from fgvalidate.placement import Request, build_request, explain_shortage, explain_skip
 from fgvalidate.progress import Progress
 from fgvalidate.purpose import list_purposes
+from fgvalidate.recording import read_recording
 from fgvalidate.report import Outcome, Report, escape_controls, make_text, print_report
 from fgvalidate.run_dir import RunDir
 from fgvalidate.search_path import find_spec_file, read_config_sources
 from fgvalidate.spec import Spec
-from fgvalidate.suite import append_result
+from fgvalidate.suite import append_result, read_plan
 from fgvalidate.terminal import get_console
 from fgvalidate.validate import Plan, validate
 
@@ -50,12 +51,12 @@ def run_task(cfg: DictConfig) -> Outcome:
     report, facts = validate_config(cfg, run_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         append_result(Path(hydra_config.sweep.dir), hydra_config.job.num, report, facts)
-    elif facts is not None:
+    elif facts is not None or report.mutations:
         _write_page(run_dir, report, facts)
     return report.outcome
 
 
-def _write_page(run_dir: RunDir, report: Report, facts: Facts) -> None:
+def _write_page(run_dir: RunDir, report: Report, facts: Facts | None) -> None:
     try:
         from fgvalidate.page import write_run_page  # noqa: PLC0415 - what it needs is loaded when a page is written
 
@@ -133,8 +134,10 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
     if choices["checks"] != "default":
         require_core_checks(cfg.checks, str(choices["checks"]))
     spec = load_spec(cfg)
-    project = find_project(spec)
     repeat = build_repeat_command(spec, cfg, words)
+    if spec.mutate is not None:
+        return _mutate(spec, cfg, run_dir, repeat=repeat, spec_file=spec_file), None
+    project = find_project(spec)
     pool = find_gpus() if spec.gpu_requirement else GpuPool((), "none is asked for")
     request = build_request(spec)
     if reason := explain_skip(request, pool, cpu_ok=spec.backend.cpu_ok):
@@ -156,6 +159,33 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         _say(f"{spec.test_id}: {spec.project_dir}, {spec.config}, {steps} on {where} ({spec.backend.name})")
         with Progress(get_console(), run_dir.stdout_path, spec.requested_steps) as progress:
             return validate(plan, progress.show)
+
+
+def _mutate(spec: Spec, cfg: DictConfig, run_dir: RunDir, *, repeat: str, spec_file: Path | None) -> Report:
+    from fgvalidate.mutation import Trial, require_sound_run, run_mutation_test  # noqa: PLC0415 - seldom needed
+
+    assert spec.mutate is not None
+    recording = read_recording(Path(spec.mutate).expanduser(), test_id=spec.test_id, name=_find_job_name())
+    trial = Trial(
+        spec=spec, checks=cfg.checks, recording=recording, run_dir=run_dir, repeat=repeat, spec_file=spec_file
+    )
+    require_sound_run(trial)
+    if spec.inference is not None:
+        find_scorer(spec.scorer.model)
+    run_dir.create()
+    _say(f"{spec.test_id}: faults are planted in {recording.run_dir.root}")
+    report = run_mutation_test(trial)
+    _write_composition(cfg, run_dir)
+    return report
+
+
+def _find_job_name() -> str | None:
+    """Returns the name of this job of a multirun; None: it is a run by itself."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return None
+    jobs = read_plan(Path(hydra_config.sweep.dir)).jobs
+    return next((job.name for job in jobs if job.num == hydra_config.job.num), None)
 
 
 def _build_commands(
