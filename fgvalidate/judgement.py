@@ -6,13 +6,13 @@ looked for in the run's folder; what cannot be known any more is a fact that is 
 
 import glob
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fgvalidate.checks import judge
-from fgvalidate.comparison import Difference, compare_command, compare_project, compare_specs, compare_versions
+from fgvalidate.comparison import Difference, Kind, compare_command, compare_project, compare_specs, compare_versions
 from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.observation import look_for_files
@@ -69,23 +69,23 @@ def judge_recording(case: Case, recording: Recording, run_dir: RunDir) -> tuple[
     return concluded, facts
 
 
-def require_run_of(spec: Spec, recording: Recording, named: str) -> None:
-    """Raises SpecError when what was recorded is the training of another spec.
+def require_run_of(spec: Spec, recording: Recording, named: str, *, decisive: Collection[Kind], hint: str = "") -> None:
+    """Raises SpecError when what was recorded is a run of another spec.
 
     Args:
         spec: Which is to be judged by.
         recording: Of a run.
-        named: What was typed for the recording.
+        named: What was typed for the recording, `judge=PATH`.
+        decisive: The kinds of fields in which it must not differ.
+        hint: What else to do, where it is known how the run was composed.
     """
     assert recording.facts is not None
     if recording.report is None:
-        reasons = compare_command(recording.facts, spec)
-        hint = "say what it was run with"
+        reasons, hint = compare_command(recording.facts, spec), ""
     else:
-        reasons = [each.explain() for each in _choose(compare_specs(recording.report.spec, spec), "training")]
-        hint = "say what it was run with, or say judge= without +spec, and it is judged as it was composed"
+        reasons = [each.explain() for each in compare_specs(recording.report.spec, spec) if each.kind in decisive]
     if reasons:
-        raise SpecError(f"judge: {named}: not a run of this spec: {'; '.join(reasons)}; {hint}")
+        raise SpecError(f"{named}: not a run of this spec: {'; '.join(reasons)}; say what it was run with{hint}")
 
 
 def require_apart(run_dir: RunDir, recording: Recording) -> None:

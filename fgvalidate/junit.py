@@ -91,6 +91,8 @@ def _list_checks(report: Report) -> Iterator[str]:
         expected = f", expected {verdict.expected}" if verdict.expected else ""
         why = f" ({verdict.message})" if verdict.message else ""
         yield f"{verdict.status:7} {verdict.name}: {show_value(verdict.actual)}{expected}{why}"
+    for mutation in report.mutations:
+        yield f"{mutation.status} {mutation.name}: {', '.join(mutation.noticed_by) or mutation.reason}"
 
 
 def _list_output(report: Report) -> Iterator[str]:

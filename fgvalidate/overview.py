@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fgvalidate.report import OUTCOME_STYLES, make_table, make_text, print_report
+from fgvalidate.report import (
+    FATE_STYLES,
+    OUTCOME_STYLES,
+    make_table,
+    make_text,
+    print_report,
+    show_fate,
+)
 from fgvalidate.suite import ENDING_WORDS, Job, Suite
 
 if TYPE_CHECKING:
@@ -49,8 +56,20 @@ def print_list(rows: "Sequence[Row]", num_left_out: int, console: "Console") -> 
     console.print(make_text(f"{len(rows)} selected{left_out}; nothing was run"), soft_wrap=True)
 
 
+def _print_mutations(suite: Suite, console: "Console") -> None:
+    found = suite.mutations
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    table = make_table("fault", *map(make_text, names))
+    for fault, row in found.items():
+        fates = [row.get(name) for name in names]
+        styles = [FATE_STYLES.get(fate.status, "dim") if fate else "dim" for fate in fates]
+        cells = [make_text(show_fate(fate), style) for fate, style in zip(fates, styles, strict=True)]
+        table.add_row(make_text(fault), *cells)
+    console.print(table)
+
+
 def print_suite(suite: Suite, console: "Console") -> None:
-    """Prints the reports of red specs, a row a spec, and the verdict."""
+    """Prints the reports of red specs, a row a spec, a table of the faults that were planted, and the verdict."""
     failed = [result for result in suite.results if result.report.outcome == "failed"]
     for result in failed[:MOST_REPORTS]:
         console.print()
@@ -66,6 +85,8 @@ def print_suite(suite: Suite, console: "Console") -> None:
         )
         # Lines, not a table: what is folded cannot be copied.
         console.print(make_text(line.rstrip(), OUTCOME_STYLES[report.outcome]), soft_wrap=True)
+    if suite.mutations:
+        _print_mutations(suite, console)
     console.print(make_text(f"Reports {suite.root / 'report.html'}"), soft_wrap=True)
     word = {0: "PASSED", 1: "FAILED"}.get(suite.exit_code, "NOT VALIDATED")
     how = "" if suite.ending == "completed" else f", {ENDING_WORDS[suite.ending]}"

@@ -20,7 +20,18 @@ from markupsafe import Markup
 
 from fgvalidate.checks import Verdict
 from fgvalidate.facts import Facts
-from fgvalidate.report import Report, escape_controls, group_skipped, list_quotes, shorten, show_duration, show_value
+from fgvalidate.report import (
+    Mutation,
+    Report,
+    escape_controls,
+    group_inapplicable,
+    group_skipped,
+    list_quotes,
+    shorten,
+    show_duration,
+    show_fate,
+    show_value,
+)
 from fgvalidate.suite import ENDING_WORDS, Job, Result, Suite
 
 TEMPLATE_NAME = "page.html.jinja"
@@ -36,6 +47,8 @@ VERDICTS = {
     143: ("error", "Terminated"),
 }
 """By exit code: the outcome whose colour it has, and the word."""
+TONES = {"noticed": "passed", "survived": "failed", "waived": "warned", "not_applicable": "skipped"}
+"""By what became of a fault: the outcome whose colour it has."""
 OUTCOMES = {"passed": "Passed", "failed": "Failed", "skipped": "Skipped", "error": "Could not be validated"}
 
 
@@ -51,6 +64,10 @@ class Section:
     """All but the skipped ones."""
     skipped: dict[str, list[str]]
     """The names of those, by reason."""
+    faults: list[Mutation]
+    """Those that were planted, in a mutation test."""
+    inapplicable: dict[str, list[str]]
+    """The names of the others, by reason."""
     chart: Markup | None
     """None: there is no loss to be drawn."""
     chart_note: str
@@ -86,6 +103,7 @@ def write_page(path: Path, suite: Suite) -> None:
         command=suite.plan.command,
         shares=list(_measure_shares(suite)),
         rows=[_list_row(result) for result in results],
+        faults=_list_faults(suite),
     )
 
 
@@ -113,6 +131,7 @@ def write_run_page(path: Path, report: Report, facts: Facts | None) -> None:
         command=report.command,
         shares=[],
         rows=[],
+        faults=[],
     )
 
 
@@ -125,7 +144,12 @@ def _render(path: Path, sections: Iterable[Section], **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"show_duration": show_duration, "show_value": show_value, "shorten": shorten}
+    environment.globals |= {
+        "show_duration": show_duration,
+        "show_value": show_value,
+        "shorten": shorten,
+        "tones": TONES,
+    }
     style = Path(__file__).with_name(STYLE_NAME).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # Piece by piece: the page of a thousand specs is never in memory as a whole.
@@ -185,6 +209,21 @@ def _list_row(result: Result) -> dict[str, Any]:
     }
 
 
+def _list_faults(suite: Suite) -> list[list[tuple[str, str]]]:
+    """Returns a table with a row a fault and a column a spec, its head first: by cell, the text and the colour."""
+    found = suite.mutations
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    rows = [
+        [(fault, ""), *((show_fate(row.get(name)), _choose_tone(row.get(name))) for name in names)]
+        for fault, row in found.items()
+    ]
+    return [[("fault", ""), *((name, "") for name in names)], *rows] if rows else []
+
+
+def _choose_tone(mutation: Mutation | None) -> str:
+    return TONES[mutation.status] if mutation else "skipped"
+
+
 def _name_anchor(job: Job | None) -> str:
     return f"spec-{job.num}" if job else "spec"
 
@@ -198,6 +237,8 @@ def _describe(job: Job | None, report: Report, facts: Facts | None, run_dir: Pat
         report=report,
         checks=[verdict for verdict in report.verdicts if verdict.status != "skipped"],
         skipped=group_skipped(report.verdicts),
+        faults=[mutation for mutation in report.mutations if mutation.status != "not_applicable"],
+        inapplicable=group_inapplicable(report.mutations),
         chart=chart,
         chart_note=chart_note,
         prompt=_keep_lines(str(_look_up(report.spec, "inference", "prompt") or "")),

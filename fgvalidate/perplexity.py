@@ -14,6 +14,7 @@ Importing this module imports neither torch nor transformers; loading and scorin
 import atexit
 import ctypes
 import functools
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -111,6 +112,16 @@ class Scorer:
             for index, result in zip(batch, self._score([rows[i] for i in batch]), strict=True):
                 results[index] = result
         return results
+
+    def draw_text(self, num_tokens: int, *, seed: int) -> str:
+        """Returns tokens drawn at random from the whole vocabulary, as an untrained model would say them.
+
+        Args:
+            num_tokens: How many; special ones among them are not shown.
+            seed: The same one draws the same tokens.
+        """
+        ids = random.Random(seed).choices(range(len(self._tokenizer)), k=num_tokens)
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _tokenize(self, prompt: str | None, text: str) -> _Tokens:
         encoding = self._tokenizer((prompt or "") + text, return_offsets_mapping=True, verbose=False)

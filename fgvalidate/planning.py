@@ -87,10 +87,12 @@ def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[
     asked = task.inference
     serving = asked.server_timeout + asked.num_samples * asked.request_timeout if asked else 0
     time_limit = task.timeout + serving + OVERHEAD_S
+    # What is read from a recorded run needs no GPU.
+    is_recorded = bool(task.judge or task.mutate)
     return replace(
         job,
         name=f"{task.test_id}{candidate.suffix}",
-        gpu_requirement=task.gpu_requirement,
+        gpu_requirement=0 if is_recorded else task.gpu_requirement,
         gpu_memory=task.gpu_memory,
         specs_per_gpu=task.specs_per_gpu,
         memory=task.memory,

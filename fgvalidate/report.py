@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Outcome = Literal["passed", "failed", "skipped", "error"]
+Fate = Literal["noticed", "survived", "waived", "not_applicable"]
 
 SCHEMA_VERSION = 1
 SOURCES = "fgvalidate sources"
 """The name in `Report.versions` of the digest of our own code and configs."""
 LONGEST_MESSAGE = 400
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
+FATE_STYLES = {"noticed": "green", "survived": "bold red", "waived": "yellow"}
 OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "error": "bold red"}
 
 
@@ -76,6 +78,20 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mutation:
+    """What became of one fault that was planted in a recorded run."""
+
+    name: str
+    status: Fate
+    """noticed: the run is red with it; survived: it is not; waived: nor is it, and the spec says why it need not be;
+    not_applicable: the fault cannot be planted in this run, or would change nothing."""
+    noticed_by: tuple[str, ...] = ()
+    """The checks that are red with it."""
+    reason: str = ""
+    """The first cause where it was noticed, else why it was not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What one run ended with."""
 
@@ -83,10 +99,13 @@ class Report:
     outcome: Outcome
     """passed; failed: a check is red; skipped: not run, see reason; error: could not be validated, see reason."""
     reason: str
-    """One line: the first cause of a failure, why it was skipped, or what is wrong with the spec; "" when it passed."""
+    """One line: the first cause of a failure, why it was skipped, or what is wrong with the spec; when it passed, "",
+    the checks that warn, or what became of the faults that were planted."""
     command: str
     """What to type to repeat the run."""
     verdicts: tuple[Verdict, ...] = ()
+    mutations: tuple[Mutation, ...] = ()
+    """Of a mutation test, by fault; its verdicts are those without any. Empty: it is none."""
     advice: tuple[str, ...] = ()
     """What to do next, a line each."""
     stderr_tail: tuple[str, ...] = ()
@@ -121,6 +140,7 @@ class Report:
             "reason": self.reason,
             "command": self.command,
             "checks": [to_json(asdict(verdict)) for verdict in self.verdicts],
+            "mutations": [to_json(asdict(mutation)) for mutation in self.mutations],
             "advice": list(self.advice),
             "stderr_tail": list(self.stderr_tail),
             "server_log_tail": list(self.server_log_tail),
@@ -158,6 +178,8 @@ class Report:
             duration_s=document["duration_s"],
             versions=document["versions"],
             verdicts=tuple(Verdict(**from_json(check)) for check in document["checks"]),
+            # Reports of an earlier version do not have it.
+            mutations=tuple(_read_mutation(entry) for entry in document.get("mutations", [])),
             advice=tuple(document["advice"]),
             stderr_tail=tuple(document["stderr_tail"]),
             server_log_tail=tuple(document["server_log_tail"]),
@@ -168,6 +190,10 @@ class Report:
             # Reports of earlier versions do not have it.
             judged=Judged.from_document(judged) if (judged := document.get("judged")) else None,
         )
+
+
+def _read_mutation(document: Mapping[str, Any]) -> Mutation:
+    return Mutation(**{**document, "noticed_by": tuple(document["noticed_by"])})
 
 
 def read_versions() -> dict[str, str]:
@@ -247,7 +273,7 @@ def make_text(content: str, style: str = "") -> "Text":
     return Text(escape_controls(content), style=style)
 
 
-def make_table(*headings: str) -> "Table":
+def make_table(*headings: "str | Text") -> "Table":
     """Returns an empty table without lines."""
     from rich.table import Table  # noqa: PLC0415 - as above
 
@@ -259,7 +285,9 @@ def make_table(*headings: str) -> "Table":
 
 def print_report(report: Report, console: "Console") -> None:
     """Prints the report for a reader: the checks, the verdict, then where to look and what to do next."""
-    if report.verdicts:
+    if report.mutations:
+        _print_mutations(report, console)
+    elif report.verdicts:
         _print_checks(report, console)
     for heading, tail in list_quotes(report):
         console.print(make_text(f"{heading}:", "bold"))
@@ -306,6 +334,37 @@ def _print_checks(report: Report, console: "Console") -> None:
     console.print(table)
     for reason, names in group_skipped(report.verdicts).items():
         console.print(make_text(f"skipped, {reason}: {', '.join(names)}", STYLES["skipped"]), soft_wrap=True)
+
+
+def _print_mutations(report: Report, console: "Console") -> None:
+    table = make_table("fault", "status", "noticed by", "why")
+    for mutation in report.mutations:
+        if mutation.status != "not_applicable":
+            table.add_row(
+                make_text(mutation.name),
+                make_text(mutation.status, FATE_STYLES[mutation.status]),
+                make_text(", ".join(mutation.noticed_by)),
+                make_text("" if mutation.status == "noticed" else shorten(mutation.reason)),
+            )
+    console.print(table)
+    for reason, names in group_inapplicable(report.mutations).items():
+        console.print(make_text(f"not applicable, {reason}: {', '.join(names)}", "dim"), soft_wrap=True)
+
+
+def group_inapplicable(mutations: Iterable[Mutation]) -> dict[str, list[str]]:
+    """Returns the names of the faults that could not be planted, by the reason."""
+    groups: dict[str, list[str]] = {}
+    for mutation in mutations:
+        if mutation.status == "not_applicable":
+            groups.setdefault(mutation.reason, []).append(mutation.name)
+    return groups
+
+
+def show_fate(mutation: Mutation | None) -> str:
+    """Returns what became of a fault in a word: the first check that noticed it; "-" where it could not be planted."""
+    if mutation is None or mutation.status == "not_applicable":
+        return "-"
+    return next(iter(mutation.noticed_by), "noticed") if mutation.status == "noticed" else mutation.status
 
 
 def group_skipped(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:

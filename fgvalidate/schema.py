@@ -22,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
 
 from fgvalidate.spec import (
+    FAULTS,
     INTERNAL_FIELDS,
     KEEP,
     SAVE_STRATEGIES,
@@ -93,7 +94,7 @@ RULES: dict[type, dict[str, Document]] = {
     },
     Watch: {"stall_timeout": _POSITIVE_SIZE},
     Retries: {"infrastructure": {"minimum": 0}},
-    Mutations: {"waive": _REASONS},
+    Mutations: {"waive": {"propertyNames": {"enum": list(FAULTS)}, **_REASONS}},
     Backend: {
         "log": {"pattern": _BELOW_OUTPUT},
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},

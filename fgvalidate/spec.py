@@ -12,11 +12,20 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fgvalidate.errors import SpecError
+from fgvalidate.errors import SpecError, suggest
 
 SAVE_STRATEGIES = ("no", "steps", "epoch")
 KEEP = ("all", "failed", "none")
 UNKNOWN_KEYS = ("error", "warn")
+FAULTS = (
+    *("exit_code", "timeout", "worker_killed", "traceback"),
+    *("no_log", "empty_log", "truncated_log", "corrupt_log", "old_log"),
+    *("nan_first", "nan_middle", "nan_last", "inf_first", "inf_middle", "inf_last"),
+    *("loss_flat", "loss_x1_5", "loss_x3", "diverging_tail", "fewer_steps", "no_final_record", "missing_file"),
+    *("unhealthy_server", "completion_500", "empty_text", "one_token"),
+    *("repetition_loop", "shuffled_words", "random_tokens"),
+)
+"""What a mutation test plants, in the order in which it does; `faults.py` says how."""
 INTERNAL_FIELDS = frozenset({"unknown", "judge", "mutate"})
 """Fields of `Spec` that no spec file sets: two belong to the command line, one to the reader of flat specs."""
 
@@ -168,6 +177,9 @@ class Mutations:
 
     def __post_init__(self) -> None:
         _require_reasons("mutations.waive", self.waive)
+        for name in self.waive:
+            if name not in FAULTS:
+                raise SpecError(f"mutations.waive.{name}: there is no such fault.{suggest(name, FAULTS)}")
 
 
 @dataclass(kw_only=True)

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 from fgvalidate.command_line import read_key
 from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import Facts
-from fgvalidate.report import Outcome, Report, choose_exit_code
+from fgvalidate.report import Mutation, Outcome, Report, choose_exit_code
 
 SCHEMA_VERSION = 1
 PLAN_NAME = "suite.json"
@@ -88,8 +88,8 @@ class Job:
 
     @property
     def is_judging(self) -> bool:
-        """Whether it judges a recorded run, and runs nothing itself."""
-        return "judge" in map(read_key, self.overrides)
+        """Whether it judges a recorded run or plants faults in it, and runs nothing itself."""
+        return not {"judge", "mutate"}.isdisjoint(map(read_key, self.overrides))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,15 @@ class Suite:
         return EXIT_CODES.get(self.ending) or choose_exit_code(self.outcomes)
 
     @property
+    def mutations(self) -> dict[str, dict[str, Mutation]]:
+        """By fault and name of the job, what became of the faults that were planted; {} where none were."""
+        found: dict[str, dict[str, Mutation]] = {}
+        for result in self.results:
+            for mutation in result.report.mutations:
+                found.setdefault(mutation.name, {})[result.job.name] = mutation
+        return found
+
+    @property
     def ranked_results(self) -> list[Result]:
         """The worst first, each kind in the order of its numbers."""
         return sorted(self.results, key=lambda result: OUTCOME_RANKING.index(result.report.outcome))
@@ -174,6 +183,10 @@ class Suite:
             "deselected": self.plan.deselected,
             "started_at": self.plan.started_at,
             "duration_s": round(self.duration_s, 3),
+            "mutations": {
+                fault: {name: mutation.status for name, mutation in row.items()}
+                for fault, row in self.mutations.items()
+            },
             "specs": [
                 {
                     "num": result.job.num,

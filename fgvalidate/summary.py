@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fgvalidate.report import escape_controls, shorten, show_duration, show_value
+from fgvalidate.report import Mutation, escape_controls, shorten, show_duration, show_fate, show_value
 from fgvalidate.suite import ENDING_WORDS, Result, Suite
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -41,6 +41,8 @@ def append_step_summary(suite: Suite) -> None:
 def build_summary(suite: Suite, max_bytes: int) -> str:
     """Returns the verdict, a table with a row a spec, the worst first, and what to type to repeat those that are red.
 
+    Of mutation tests, a table of the faults that were planted stands between them.
+
     Args:
         suite: The multirun.
         max_bytes: What does not fit is left out, and the last line says how much.
@@ -65,9 +67,13 @@ def build_summary(suite: Suite, max_bytes: int) -> str:
     text = "\n".join(head) + "\n"
     room = max_bytes - len(text.encode()) - 200
     kept_rows, room = _take(rows, room)
+    table = _build_mutations(suite)
+    kept_table, room = _take([table] if table else [], room)
     kept_repeats, _ = _take(repeats, room)
     left_out = len(rows) - len(kept_rows), len(repeats) - len(kept_repeats)
-    text += "".join(f"{part}\n" for part in (*kept_rows, *kept_repeats))
+    text += "".join(f"{part}\n" for part in (*kept_rows, *kept_table, *kept_repeats))
+    if table and not kept_table:
+        text += "\nLeft out for want of room: the table of faults.\n"
     if any(left_out):
         text += f"\nLeft out for want of room: {left_out[0]} rows, {left_out[1]} commands.\n"
     return text if len(text.encode()) <= max_bytes else ""
@@ -101,6 +107,22 @@ def _build_row(result: Result) -> str:
         _escape(report.reason),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _build_mutations(suite: Suite) -> str:
+    """Returns a table with a row a fault and a column a spec; an empty string where none were planted."""
+    found = suite.mutations
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    rows = [[_escape(fault), *(_show_fate(row.get(name)) for name in names)] for fault, row in found.items()]
+    head = [["fault", *map(_escape, names)], ["---"] * (len(names) + 1)]
+    return "\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in (*head, *rows))
+
+
+def _show_fate(mutation: Mutation | None) -> str:
+    shown = _escape(show_fate(mutation))
+    return f"**{shown}**" if mutation is not None and mutation.status == "survived" else shown
 
 
 def _list_repeats(suite: Suite) -> Iterator[list[str]]:

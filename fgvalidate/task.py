@@ -27,7 +27,7 @@ from fgvalidate.perplexity import find_scorer
 from fgvalidate.placement import Request, build_request, explain_shortage, explain_skip
 from fgvalidate.progress import Progress
 from fgvalidate.purpose import list_purposes
-from fgvalidate.recording import read_recording
+from fgvalidate.recording import Recording, read_recording
 from fgvalidate.report import Outcome, Report, escape_controls, make_text, print_report
 from fgvalidate.run_dir import RunDir
 from fgvalidate.search_path import find_spec_file, read_config_sources
@@ -52,12 +52,12 @@ def run_task(cfg: DictConfig) -> Outcome:
     report, facts = validate_config(cfg, run_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         append_result(Path(hydra_config.sweep.dir), hydra_config.job.num, report, facts)
-    elif facts is not None:
+    elif facts is not None or report.mutations:
         _write_page(run_dir, report, facts)
     return report.outcome
 
 
-def _write_page(run_dir: RunDir, report: Report, facts: Facts) -> None:
+def _write_page(run_dir: RunDir, report: Report, facts: Facts | None) -> None:
     try:
         from fgvalidate.page import write_run_page  # noqa: PLC0415 - what it needs is loaded when a page is written
 
@@ -136,8 +136,8 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         require_core_checks(cfg.checks, str(choices["checks"]))
     spec = load_spec(cfg)
     repeat = build_repeat_command(spec, cfg, words)
-    if spec.judge is not None:
-        return _judge(spec, spec.judge, cfg, words, run_dir, repeat=repeat, spec_file=spec_file)
+    if spec.judge is not None or spec.mutate is not None:
+        return _use_recording(spec, cfg, words, run_dir, repeat=repeat, spec_file=spec_file)
     project = find_project(spec)
     pool = find_gpus() if spec.gpu_requirement else GpuPool((), "none is asked for")
     request = build_request(spec)
@@ -162,20 +162,25 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
             return validate(plan, progress.show)
 
 
-def _judge(
-    spec: Spec, named: str, cfg: DictConfig, words: list[str], run_dir: RunDir, *, repeat: str, spec_file: Path | None
+def _use_recording(
+    spec: Spec, cfg: DictConfig, words: list[str], run_dir: RunDir, *, repeat: str, spec_file: Path | None
 ) -> tuple[Report, Facts | None]:
-    """Judges a recorded run: nothing is run or leased, and no program, project or scorer is needed."""
-    if "judge" not in map(read_key, words):
-        raise SpecError("judge: it belongs on the command line; a spec that sets it would never be run")
+    """Judges a recorded run, or plants faults in it: nothing is run or leased."""
+    key, named = ("judge", spec.judge) if spec.judge is not None else ("mutate", spec.mutate)
+    assert named is not None
+    if key not in map(read_key, words):
+        raise SpecError(f"{key}: it belongs on the command line; a spec that sets it would never be run")
     recording = read_recording(Path(named).expanduser(), test_id=spec.test_id, name=_find_job_name())
     if recording.facts is None:
         assert recording.report is not None
         run_dir.discard_if_empty()
         reason = f"the recorded run was skipped: {recording.report.reason}"
         return Report(test_id=spec.test_id, outcome="skipped", reason=reason, command=repeat, spec_file=spec_file), None
-    require_run_of(spec, recording, named)
     require_apart(run_dir, recording)
+    if key == "mutate":
+        return _mutate(spec, cfg, recording, run_dir, repeat=repeat, spec_file=spec_file), None
+    as_composed = ", or say judge= without +spec, and it is judged as it was composed"
+    require_run_of(spec, recording, f"judge: {named}", decisive={"training"}, hint=as_composed)
     run_dir.claim()
     _write_composition(cfg, run_dir)
     case = Case(
@@ -188,6 +193,24 @@ def _judge(
     )
     _say(f"{spec.test_id}: judged again, nothing is run")
     return judge_recording(case, recording, run_dir)
+
+
+def _mutate(
+    spec: Spec, cfg: DictConfig, recording: Recording, run_dir: RunDir, *, repeat: str, spec_file: Path | None
+) -> Report:
+    from fgvalidate.mutation import Trial, require_sound_run, run_mutation_test  # noqa: PLC0415 - seldom needed
+
+    trial = Trial(
+        spec=spec, checks=cfg.checks, recording=recording, run_dir=run_dir, repeat=repeat, spec_file=spec_file
+    )
+    require_sound_run(trial)
+    if spec.inference is not None:
+        find_scorer(spec.scorer.model)
+    run_dir.create()
+    _say(f"{spec.test_id}: faults are planted in {recording.run_dir.root}")
+    report = run_mutation_test(trial)
+    _write_composition(cfg, run_dir)
+    return report
 
 
 def _find_job_name() -> str | None:

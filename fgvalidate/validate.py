@@ -131,12 +131,12 @@ def infer(
     plan: Plan, process: ProcessResult, log: TrainingLog, scorer: BackgroundScorer | None
 ) -> InferenceResult | str:
     """Runs the inference stage; returns why not where there is none, or nothing to serve."""
-    if plan.server is None or scorer is None:
-        return "there is no inference stage"
+    if reason := explain_unserved(plan.spec, log):
+        return reason
     if process.stopped:
         return "training was ended early"
-    if log.final is None:
-        return "training did not finish"
+    assert plan.server is not None
+    assert scorer is not None
     run_dir = plan.run_dir
     return run_inference(
         plan.spec,
@@ -146,6 +146,13 @@ def infer(
         log_path=run_dir.server_log_path,
         held_fds=plan.held_fds,
     )
+
+
+def explain_unserved(spec: Spec, log: TrainingLog) -> str:
+    """Says why there is nothing to serve; an empty string where there is."""
+    if spec.inference is None:
+        return "there is no inference stage"
+    return "training did not finish" if log.final is None else ""
 
 
 def train(plan: Plan, should_stop: Callable[[Process, float], bool]) -> ProcessResult:
@@ -176,8 +183,6 @@ def observe(
     log = find_training_log(
         run_dir.train_dir, spec.backend.log, written_after=plan.written_after, started_at=process.started_at
     )
-    log_folder = log.path.parent if log.path is not None and log.state != "stale" else None
-    patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
     has_stderr = run_dir.stderr_path.is_file()
     return collect_facts(
         Observation(
@@ -185,9 +190,9 @@ def observe(
             timeout=spec.timeout,
             log=log,
             requested_steps=spec.requested_steps,
-            findings=search_text(run_dir.stderr_path, patterns) if has_stderr else None,
+            findings=search_text(run_dir.stderr_path, list_patterns(spec)) if has_stderr else None,
             stderr_bytes=run_dir.stderr_path.stat().st_size if has_stderr else None,
-            files=look_for_files(log_folder, spec.expected_files),
+            files=look_for_files(find_log_folder(log), spec.expected_files),
             created_files=created_files,
             commit=commit,
             num_gpus_available=plan.num_gpus_available,
@@ -200,24 +205,44 @@ def observe(
     )
 
 
-def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
-    """Sums the verdicts up: green when at least one check passed and none is red."""
+def list_patterns(spec: Spec) -> list[str]:
+    """Returns what is looked for in stderr."""
+    return [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
+
+
+def find_log_folder(log: TrainingLog) -> Path | None:
+    """Returns the folder of the run's own log, where files are expected; None: there is no such log."""
+    return log.path.parent if log.path is not None and log.state != "stale" else None
+
+
+def decide(spec: Spec, facts: Facts, verdicts: list[Verdict]) -> tuple[Outcome, str]:
+    """Sums the verdicts up: green when at least one check passed and none is red.
+
+    Returns:
+        The outcome; the first cause where it is red, else what is worth a warning.
+    """
     red = [verdict for verdict in verdicts if verdict.is_red]
-    is_unhealthy = facts.values.get("inference.server_healthy") is False
     judged = any(verdict.status == "passed" for verdict in verdicts)
     # A stage that was asked for and never ran is no pass, whichever checks the spec has switched off.
-    is_unserved = plan.spec.inference is not None and "inference.server_healthy" not in facts.values
+    is_unserved = spec.inference is not None and "inference.server_healthy" not in facts.values
     # What was ended early is no pass either.
     is_stopped = facts.values.get("watch.stopped") is True
     outcome: Outcome = "passed" if judged and not red and not is_unserved and not is_stopped else "failed"
-    warned = ", ".join(verdict.name for verdict in verdicts if verdict.status == "warned")
-    noted = f"with warnings: {warned}" if warned else ""
-    reason = explain(red) if red else noted if judged else "no check could be judged"
-    if is_unserved and not red:
-        reason = f"the inference stage was not run: {facts.get('inference.server_healthy').reason}"
     if is_stopped:
         # All that is red besides has its reason in this.
-        reason = facts.notes["watch.stopped"]
+        return outcome, facts.notes["watch.stopped"]
+    if is_unserved and not red:
+        return outcome, f"the inference stage was not run: {facts.get('inference.server_healthy').reason}"
+    warned = ", ".join(verdict.name for verdict in verdicts if verdict.status == "warned")
+    noted = f"with warnings: {warned}" if warned else ""
+    return outcome, explain(red) if red else noted if judged else "no check could be judged"
+
+
+def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: float) -> Report:
+    """Sums the verdicts up, and says all that the report does."""
+    outcome, reason = decide(plan.spec, facts, verdicts)
+    is_red = any(verdict.is_red for verdict in verdicts)
+    is_unhealthy = facts.values.get("inference.server_healthy") is False
     return Report(
         test_id=plan.spec.test_id,
         outcome=outcome,
@@ -226,7 +251,7 @@ def conclude(plan: Case, facts: Facts, verdicts: list[Verdict], *, duration_s: f
         verdicts=tuple(verdicts),
         advice=(*note_unknown_keys(plan.spec), *quote_text(facts), *advise(plan.spec, facts)),
         server_log_tail=read_last_lines(plan.run_dir.server_log_path) if is_unhealthy else (),
-        stderr_tail=read_last_lines(plan.run_dir.stderr_path) if red else (),
+        stderr_tail=read_last_lines(plan.run_dir.stderr_path) if is_red else (),
         stacks=quote_stacks(facts),
         run_dir=plan.run_dir.root,
         spec_file=plan.spec_file,

@@ -1,5 +1,6 @@
 """The real command line in a folder of its own, and a checkout whose trainer is `fakes/forgather`."""
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -85,7 +86,7 @@ class Workplace:
         """Returns the command line of a call."""
         return [sys.executable, "-m", "fgvalidate", *args]
 
-    def run(self, *args: str, env: dict[str, str] | None = None) -> Run:
+    def run(self, *args: str, env: dict[str, str] | None = None, limit_s: float = 300) -> Run:
         """Calls the command line and reads what it left; `env` is added to the environment."""
         before = self._list_run_dirs()
         done = subprocess.run(
@@ -94,7 +95,7 @@ class Workplace:
             env=self.env | (env or {}),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=limit_s,
             check=False,
         )
         new = sorted(self._list_run_dirs() - before)
@@ -167,10 +168,10 @@ class Forgather:
         return [read_strict_json(path) for path in sorted(self.home.glob(".forgather/jobs/*.json"))]
 
 
-@pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    folder, home = tmp_path / "work", tmp_path / "home"
-    folder.mkdir()
+def make_workplace(root: Path) -> Workplace:
+    """Makes a folder to call the command line in, below `root`, and the environment to do it with."""
+    folder, home = root / "work", root / "home"
+    folder.mkdir(parents=True)
     home.mkdir()
     marker = uuid.uuid4().hex
     env = {
@@ -184,6 +185,28 @@ def workplace(tmp_path: Path) -> Workplace:
         MARKER: marker,
     }
     return Workplace(folder, env, marker)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return make_workplace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shipped_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a multirun of the shipped specs on the built-in backend, as they are: trained once a session."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with (root / "shipped.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "shipped").exists():
+            workplace = make_workplace(root / "shipped")
+            workplace.env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+            run = workplace.run("-m", "+spec=glob(*)", limit_s=540)
+            assert run.code == 0, run.stdout + run.stderr
+            workplace.wait_until_empty()
+    (multirun,) = (root / "shipped/work/outputs/multirun").iterdir()
+    return multirun
 
 
 @pytest.fixture
@@ -225,6 +248,11 @@ def simulated_gpus(
 @pytest.fixture
 def forgather_root(workplace: Workplace) -> Forgather:
     """A checkout with both projects; its bin folder comes first in PATH."""
+    return make_checkout(workplace)
+
+
+def make_checkout(workplace: Workplace) -> Forgather:
+    """Makes a checkout with both projects beside the workplace, and puts its bin folder first in PATH."""
     root = workplace.folder.parent / "checkout"
     for config in CONFIGS:
         (root / config).parent.mkdir(parents=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fgvalidate.checks import Verdict
 from fgvalidate.facts import Facts
-from fgvalidate.report import Report
+from fgvalidate.report import Mutation, Report
 from fgvalidate.suite import Ending, Job, Plan, Suite, append_result, read_suite, record_ending, start_suite
 
 STARTED_AT = 1795360007.0
@@ -126,6 +126,24 @@ def make_mixed_suite(root: Path) -> Suite:
         jobs=tuple(make_job(num, name) for num, name in enumerate(names)),
         ending="completed",
     )
+
+
+def make_mutated_suite(root: Path, *names: str) -> Suite:
+    """Mutation tests of specs of these names: of two faults, one survives in each, with its name as the reason."""
+    reports = [
+        make_report(
+            "failed",
+            "1 fault survives: exit_code",
+            mutations=(
+                Mutation(name="exit_code", status="survived", reason=name),
+                Mutation(name="timeout", status="noticed", noticed_by=(name, "b")),
+                Mutation(name="empty_text", status="not_applicable", reason=name),
+            ),
+        )
+        for name in names
+    ]
+    jobs = tuple(make_job(num, name) for num, name in enumerate(names))
+    return make_suite(root, *((report, None) for report in reports), jobs=jobs, ending="completed")
 
 
 def make_hostile_suite(root: Path) -> Suite:

@@ -8,6 +8,7 @@ import pytest
 from finished_suites import make_mixed_suite
 
 from fgvalidate.facts import CATALOGUE, Facts
+from fgvalidate.faults import CATALOGUE as FAULT_CATALOGUE
 from fgvalidate.operators import MODIFIERS, OPERATORS
 from fgvalidate.report import Report
 from fgvalidate.spec import INTERNAL_FIELDS, Inference, Loss, Mutations, Retries, Spec, Stderr, Watch
@@ -32,6 +33,12 @@ def test_every_fact_is_documented() -> None:
         **CATALOGUE,
         "log.<key>": "whatever the trainer logs: the value in the last record that has it",
     }
+
+
+def test_every_fault_is_documented() -> None:
+    documented = read_table(ROOT / "docs/mutations.md", "The catalogue")
+
+    assert documented == {name: fault.meaning for name, fault in FAULT_CATALOGUE.items()}
 
 
 def test_every_operator_is_documented() -> None:

@@ -7,7 +7,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from finished_suites import HOSTILE, make_facts, make_hostile_suite, make_job, make_mixed_suite, make_report, make_suite
+from finished_suites import (
+    HOSTILE,
+    make_facts,
+    make_hostile_suite,
+    make_job,
+    make_mixed_suite,
+    make_mutated_suite,
+    make_report,
+    make_suite,
+)
 
 from fgvalidate.page import write_page, write_run_page
 from fgvalidate.report import escape_controls
@@ -142,6 +151,26 @@ def test_page_of_a_run_without_facts_is_whole(tmp_path: Path) -> None:
     page = read_page(tmp_path / "report.html")
     assert page.open == []
     assert page.words.startswith("Skipped: tiny Skipped tiny took 26.2 s no GPU Repeat")
+
+
+def test_mutation_tests_have_a_table_of_faults_and_specs(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", make_mutated_suite(tmp_path / "suite", "one", "two"))
+
+    page = read_page(tmp_path / "report.html")
+    assert "fault one two exit_code survived survived timeout one two empty_text - - " in page.words
+    section = page.words.split("failed one ", 2)[2]
+    assert "Faults status fault noticed by why survived exit_code one noticed timeout one, b " in section
+    assert "Not applicable, one: empty_text Checks without a fault" in section
+
+
+def test_table_of_faults_shows_hostile_text_as_it_is(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", make_mutated_suite(tmp_path / "suite", *HOSTILE))
+
+    page = read_page(tmp_path / "report.html")
+    assert {tag for tag, _ in page.elements} <= KNOWN_TAGS
+    assert page.open == []
+    assert page.text.count("Faults") == len(HOSTILE)
+    assert all(page.text.count(escape_controls(text)) >= 5 for text in HOSTILE)
 
 
 def test_curve_that_was_not_observed_says_why(tmp_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_a_scorer_is_loaded_once(tiny: Path) -> None:
     assert not first._model.training
 
 
+def test_text_that_is_drawn_is_the_same_each_time_and_another_for_another_seed() -> None:
+    scorer = load_scorer(str(BUILTIN))
+
+    first, again, other = (scorer.draw_text(50, seed=seed) for seed in (0, 0, 1))
+
+    assert first == again != other
+    assert len(first.split()) > 10
+    (result,) = scorer.score([first])
+    assert result is not None
+    assert result.perplexity > 500
+
+
 def test_the_builtin_scorer_tells_stories_from_shuffled_words_from_random_tokens() -> None:
     rng = random.Random(HELD_OUT_SEED)
     scorer, tokenizer = load_scorer(str(BUILTIN)), AutoTokenizer.from_pretrained(BUILTIN)

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from fgvalidate.checks import Verdict
 from fgvalidate.report import (
+    Mutation,
     Outcome,
     Report,
     choose_exit_code,
     escape_controls,
     print_report,
     show_duration,
+    show_fate,
     show_value,
 )
 
@@ -54,6 +56,21 @@ def test_exit_code(outcomes: list[Outcome], code: int) -> None:
 )
 def test_value_is_shown_for_a_reader(value: object, shown: str) -> None:
     assert show_value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("fate", "shown"),
+    [
+        (None, "-"),
+        (Mutation(name="x", status="not_applicable", reason="why"), "-"),
+        (Mutation(name="x", status="noticed", noticed_by=("a", "b")), "a"),
+        (Mutation(name="x", status="noticed", reason="the inference stage was not run"), "noticed"),
+        (Mutation(name="x", status="survived", noticed_by=("a",)), "survived"),
+        (Mutation(name="x", status="waived"), "waived"),
+    ],
+)
+def test_fate_of_a_fault_is_shown_in_a_word(fate: Mutation | None, shown: str) -> None:
+    assert show_fate(fate) == shown
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_every_value_of_a_hydra_spec_may_be_an_interpolation() -> None:
         pytest.param("loss: 4", "loss", id="number_for_a_mapping"),
         pytest.param("loss: null", "loss", id="null_for_a_mapping"),
         pytest.param("keep: some", "keep", id="no_such_choice"),
+        pytest.param("mutations: {waive: {nan_frist: x}}", "mutations", id="no_such_fault"),
         pytest.param("dynamic_args: {save_strategy: no}", "dynamic_args", id="bare_no"),
         pytest.param("dynamic_args: {max_steps: many}", "dynamic_args", id="steps_as_text"),
         pytest.param("dynamic_args: {lr: [1]}", "dynamic_args", id="list_as_flag"),

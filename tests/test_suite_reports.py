@@ -67,6 +67,7 @@ def test_document_says_all_for_machines(tmp_path: Path) -> None:
         "deselected": 3,
         "started_at": 1795360007.0,
         "duration_s": 171.5,
+        "mutations": {},
     }
     assert [spec["name"] for spec in specs] == ["good", "bad", "large", "wrong", "lost"]
     assert specs[1] == {

@@ -4,7 +4,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from finished_suites import HOSTILE, make_facts, make_hostile_suite, make_job, make_mixed_suite, make_report, make_suite
+from finished_suites import (
+    HOSTILE,
+    make_facts,
+    make_hostile_suite,
+    make_job,
+    make_mixed_suite,
+    make_mutated_suite,
+    make_report,
+    make_suite,
+)
 from markdown_it import MarkdownIt
 
 from fgvalidate.report import escape_controls
@@ -94,6 +103,41 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     assert [row[5] for row in rendered.rows[1:]] == shown
     assert [code.rstrip("\n") for code in rendered.code[1:]] == shown
     assert set(rendered.tags) == {"h3", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_mutation_tests_have_a_table_of_faults_and_specs(tmp_path: Path) -> None:
+    text = build_summary(make_mutated_suite(tmp_path / "suite", "one", "two"), LARGEST_BYTES)
+
+    assert (
+        """
+| fault | one | two |
+| --- | --- | --- |
+| exit\\_code | **survived** | **survived** |
+| timeout | one | two |
+| empty\\_text | - | - |
+
+Repeat one:
+"""
+        in text
+    )
+
+
+def test_table_of_faults_shows_hostile_text_as_it_is(tmp_path: Path) -> None:
+    rendered = Rendered(build_summary(make_mutated_suite(tmp_path / "suite", *HOSTILE), LARGEST_BYTES))
+
+    shown = [escape_controls(text) for text in HOSTILE]
+    assert rendered.rows[-4] == ["fault", *shown]
+    assert rendered.rows[-2] == ["timeout", *shown]
+
+
+def test_table_of_faults_without_room_is_said_to_be_left_out(tmp_path: Path) -> None:
+    suite = make_mutated_suite(tmp_path / "suite", *(f"spec_{num:03}" for num in range(200)))
+
+    text = build_summary(suite, 20_000)
+
+    assert len(text.encode()) <= 20_000
+    assert "| fault |" not in text
+    assert "\nLeft out for want of room: the table of faults.\n" in text
 
 
 def test_command_with_a_fence_of_its_own_stays_inside(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory, wait_until: Any) -> Iterator[
         ("fgvalidate +spec=tiny_llama backend=f", {"backend=forgather"}),
         ("fgvalidate loss.", LOSS),
         ("fgvalidate +spec=tiny_llama loss.fin", {"loss.final_max=", "loss.final_min="}),
-        ("fgvalidate +spec=tiny_llama loss.final_max=", {"loss.final_max=2.0"}),
+        ("fgvalidate +spec=tiny_llama loss.final_max=", {"loss.final_max=1.1"}),
         ("fgvalidate ti", {"tier=", "timeout="}),
         ("fgvalidate +spec=tiny_llama ~ch", {"~checks"}),
         ("fgvalidate hydra/launcher=fgv", {"hydra/launcher=fgvalidate_pool", "hydra/launcher=fgvalidate_slurm"}),
