@@ -42,6 +42,8 @@ class Follower:
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)
+                if size < self._offset:  # it was begun anew, by another attempt
+                    self._offset, self._rest, self.last = 0, "", None
                 self._offset = max(self._offset, size - LARGEST_READ_BYTES)
                 file.seek(self._offset)
                 text = self._rest + file.read(LARGEST_READ_BYTES).decode(errors="replace")
