@@ -12,6 +12,7 @@ from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.inference import InferenceResult, find_median
 from fgvalidate.perplexity import Perplexity
 from fgvalidate.process import ProcessResult
+from fgvalidate.signatures import Sign
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog
 
@@ -48,6 +49,12 @@ class Observation:
     """CPU cores that we may use."""
     inference: InferenceResult | str
     """What the inference stage observed, or why it was not run."""
+    foreign_memory_share: float | None = None
+    """The largest share of the memory of a GPU of the run that others had; None: it had none, or it is not known."""
+    exception: Finding | None = None
+    """The first uncaught Python exception on stderr; None: there is none, or the run ended well."""
+    signs: tuple[Sign, ...] | None = None
+    """Signs of trouble of the machine; None: the run ended well, and none were looked for."""
 
 
 def collect_facts(seen: Observation) -> Facts:
@@ -69,6 +76,7 @@ def collect_facts(seen: Observation) -> Facts:
     values["host.name"] = seen.host
     values["host.num_cores"] = seen.num_cores
     not_applicable: dict[str, str] = {}
+    _add_trouble(seen, values, notes, not_applicable)
     if isinstance(seen.inference, str):
         not_applicable |= dict.fromkeys(_INFERENCE_FACTS, seen.inference)
     else:
@@ -82,6 +90,27 @@ def collect_facts(seen: Observation) -> Facts:
             notes["repo.commit"] = "git names no commit of the project's checkout"
     known = {name: value for name, value in values.items() if value is not None}
     return Facts(values=known, notes=notes, not_applicable=not_applicable)
+
+
+def _add_trouble(
+    seen: Observation, values: dict[str, Any], notes: dict[str, str], not_applicable: dict[str, str]
+) -> None:
+    """Adds what tells the machine's trouble from the subject's."""
+    if seen.signs is None:
+        not_applicable["infrastructure.findings"] = "the run ended well, and nothing was looked for"
+    else:
+        values["infrastructure.findings"] = [asdict(sign) for sign in seen.signs]
+    if seen.exception is not None:
+        values["stderr.exception"] = asdict(seen.exception)
+    elif seen.signs is None:
+        not_applicable["stderr.exception"] = "the run ended well, and nothing was looked for"
+    else:
+        notes["stderr.exception"] = "no uncaught Python exception stands in stderr"
+    values["gpu.foreign_memory_share"] = seen.foreign_memory_share
+    if seen.foreign_memory_share is None and seen.gpu_names:
+        notes["gpu.foreign_memory_share"] = "the driver does not say how much of the GPUs' memory is in use"
+    elif not seen.gpu_names:
+        not_applicable["gpu.foreign_memory_share"] = "the run was given no GPU"
 
 
 def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
@@ -188,6 +217,7 @@ def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[
     }
     if start is not None:
         values |= {
+            "inference.server_ended": start.has_ended and not start.is_healthy,
             "inference.server_startup_s": start.startup_s,
             "inference.server_attempts": start.num_attempts,
             "inference.is_loopback": start.is_loopback,

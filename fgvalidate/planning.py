@@ -83,7 +83,7 @@ def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[
     require_known_keys(task)
     asked = task.inference
     serving = asked.server_timeout + asked.num_samples * asked.request_timeout if asked else 0
-    time_limit = task.timeout + serving + OVERHEAD_S
+    time_limit = (1 + task.retries.infrastructure) * (task.timeout + serving + OVERHEAD_S)
     return replace(
         job,
         name=f"{task.test_id}{candidate.suffix}",
@@ -95,7 +95,7 @@ def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[
         max_steps=resolve_coalesce(task.max_steps, task.dynamic_args.get("max_steps")),
         timeout=task.timeout,
         time_limit=time_limit,
-        expected_s=durations.get(job.name, float(time_limit)),
+        expected_s=durations.get(job.name, float(task.timeout + serving + OVERHEAD_S)),
     )
 
 

@@ -32,7 +32,9 @@ class Settings:
     What goes wrong with the losses: loss=STEP:TEXT (recorded so, e.g. 40:NaN).
     What goes wrong on the way: fail_at=STEP (a Python error), kill_at=STEP (this worker is killed),
     kill_torchrun_at=STEP (its launcher is), stop_after=STEP (fewer steps than asked for), hang_at=STEP, ignore_sigterm,
-    obliging (SIGTERM ends the run as if it were complete), dataloader (a helper process that outlives the worker).
+    raise=STEP:TEXT (an OSError with this text), die=STEP:TEXT (it says so on stderr and exits), once=FILE (these two
+    happen only as long as there is no such file, and make it), obliging (SIGTERM ends the run as if it were complete),
+    dataloader (a helper process that outlives the worker).
     What goes wrong with the log: log=WAY (see `spoil`), no_final, train_on (a training record after the final one).
     What else is left: stdout=TEXT (before training), stderr=TEXT (after it), stderr_flood=LINES (before that),
     touch=FILE (in the project).
@@ -129,6 +131,10 @@ class Run:
         if step == self._settings.step("fail_at"):
             self.log.close()
             raise RuntimeError("shape '[32, 512]' is invalid for input of size 8192")
+        for way in ("raise", "die"):
+            at, _, text = self._settings.text(way).partition(":")
+            if at == str(step) and self._is_first_time():
+                self.break_off(way, text)
         if step == self._settings.step("kill_at"):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self._settings.step("kill_torchrun_at"):
@@ -137,6 +143,22 @@ class Run:
             deadline = time.monotonic() + LONGEST_LIFE_S
             while not self._is_asked_to_end and time.monotonic() < deadline:
                 time.sleep(0.05)
+
+    def _is_first_time(self) -> bool:
+        name = self._settings.text("once")
+        if name and Path(name).exists():
+            return False
+        if name:
+            Path(name).touch()
+        return True
+
+    def break_off(self, way: str, text: str) -> None:
+        if way == "die":
+            sys.stderr.write(text.replace("\\n", "\n") + "\n")
+            sys.stderr.flush()
+            os._exit(1)
+        self.log.close()
+        raise OSError(text.replace("\\n", "\n"))
 
     def record_step(self, step: int) -> None:
         if step % int(self._settings.number("logging_steps", 10)) == 0:
