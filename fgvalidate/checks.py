@@ -14,7 +14,8 @@ from fgvalidate.errors import SpecError, suggest
 from fgvalidate.facts import Facts, bind_facts
 from fgvalidate.operators import PENDING, RESOLVERS, to_plain
 
-Status = Literal["passed", "failed", "warned", "skipped", "error"]
+Status = Literal["passed", "failed", "warned", "skipped", "error", "xfailed", "xpassed"]
+"""xfailed: failed as the spec expects; xpassed: passed though the spec expects that it fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,13 @@ class Verdict:
     """The demand as text: `<= 7.0`."""
     message: str
     """Why, when there is more to say than actual and expected do; else empty."""
+    facts: tuple[str, ...] = ()
+    """The names of the facts that it read."""
 
     @property
     def is_red(self) -> bool:
         """Whether this verdict alone makes the run fail."""
-        return self.status in {"failed", "error"}
+        return self.status in {"failed", "error", "xpassed"}
 
 
 def preview_checks(checks: DictConfig) -> dict[str, str]:
@@ -110,7 +113,8 @@ def _judge_one(checks: DictConfig, name: str, facts: Facts, notes: Mapping[str, 
             found = to_plain(checks[name])
         except (OmegaConfBaseException, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            return Verdict(name=name, status="error", actual=None, expected="", message=reason)
+            read = tuple(dict.fromkeys(names_read))
+            return Verdict(name=name, status="error", actual=None, expected="", message=reason, facts=read)
     assert isinstance(found, dict)
     message: str = found["message"]
     if found["status"] in {"failed", "warned", "error"}:
@@ -119,5 +123,10 @@ def _judge_one(checks: DictConfig, name: str, facts: Facts, notes: Mapping[str, 
         extra = [note for note in dict.fromkeys(said) if note and note not in message]
         message = "; ".join([message, *extra] if message else extra)
     return Verdict(
-        name=name, status=found["status"], actual=found["actual"], expected=found["expected"], message=message
+        name=name,
+        status=found["status"],
+        actual=found["actual"],
+        expected=found["expected"],
+        message=message,
+        facts=tuple(dict.fromkeys(names_read)),
     )

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fgvalidate.checks import preview_checks
 from fgvalidate.errors import SpecError, show_path
+from fgvalidate.expectations import require_declared
 from fgvalidate.operators import register_resolvers
 from fgvalidate.spec import Spec
 
@@ -101,4 +102,5 @@ def load_spec(cfg: DictConfig) -> Spec:
     spec = OmegaConf.to_object(merged)
     assert isinstance(spec, Spec)
     spec.checks = dict(preview_checks(cfg.checks))
+    require_declared(spec.xfail_checks, spec.checks)
     return spec

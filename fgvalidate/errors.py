@@ -8,6 +8,7 @@ What the subject does wrong (a crash, a timeout, NaN) is never an exception: it 
     +-- RunDirError              the run's folder is in use or cannot be written
     +-- LeaseError               GPUs cannot be leased on this machine
     +-- ScorerError              the reference model cannot be found or loaded
+        +-- HubError             because the hub cannot be reached
 """
 
 from collections.abc import Iterable
@@ -37,6 +38,10 @@ class LeaseError(FgvalidateError):
 
 class ScorerError(FgvalidateError):
     """The model that scores generated text is nowhere to be had, not complete, or cannot be loaded."""
+
+
+class HubError(ScorerError):
+    """The model that scores is not here, and the hub cannot be reached or does not answer as it should."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

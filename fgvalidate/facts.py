@@ -37,6 +37,7 @@ CATALOGUE: dict[str, str] = {
     "train.num_steps_logged": "training records in the log",
     "watch.stopped": "whether the run was ended early because of what was seen while it ran",
     "watch.stopped_after_s": "when it was, seconds since its start",
+    "watch.stopped_by": "what it was ended for: nonfinite (a loss), ceiling, forbidden (text) or stall",
     "watch.alarms": "what was seen while it ran that a check is red for, in the order in which it was seen",
     "watch.global_step": "the last step that was seen while it ran, on stdout or in the log",
     "watch.num_steps": "steps that were seen while it ran",
@@ -57,12 +58,14 @@ CATALOGUE: dict[str, str] = {
     "eval_loss.final": "loss in the last evaluation record, nats per token",
     "stderr.findings": "by pattern looked for: line number and line of its first occurrence, or null",
     "stderr.num_bytes": "size of the training command's stderr, bytes",
+    "stderr.exception": "first uncaught Python exception that a run which broke off printed: line_number and line",
     "files.run_directory": "the folder of the training log, where expected files are looked for",
     "files.found": "by expected file: whether it exists",
     "repo.commit": "commit of the project's git checkout before training; `-dirty` when a tracked file differed",
     "repo.created_files": "files created or changed in the project's git checkout (bytecode and outputs/ apart)",
     "inference.model_dir": "the model that was served: a checkpoint, or the output's root",
     "inference.server_healthy": "whether the server became healthy and answered a first completion",
+    "inference.server_ended": "whether the server ended by itself before it was healthy",
     "inference.server_startup_s": "from its start until it was healthy, seconds",
     "inference.server_attempts": "how often it was started (again when another took its port)",
     "inference.is_loopback": "whether the server's port can be reached from this machine alone",
@@ -82,8 +85,11 @@ CATALOGUE: dict[str, str] = {
     "gpu.num_available": "GPUs on this machine that CUDA_VISIBLE_DEVICES lets us use",
     "gpu.num_used": "GPUs given to the run",
     "gpu.names": "their models",
+    "gpu.foreign_memory_share": "largest share of a GPU's memory that others than the run had just before or after it",
     "host.name": "the machine it ran on",
     "host.num_cores": "CPU cores that it was allowed to use",
+    "infrastructure.findings": "signs of trouble of the machine in what a run that broke off printed: "
+    "signature, hint, file, line_number, line",
 }
 
 

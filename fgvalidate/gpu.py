@@ -147,6 +147,20 @@ def read_gpus() -> tuple[tuple[Gpu, ...], str]:
     return gpus, f"this machine has {len(gpus)}"
 
 
+def measure_used_share(uuids: Sequence[str]) -> float | None:
+    """Measures the largest share, from 0 to 1, of the memory of a GPU among some that is in use now.
+
+    Args:
+        uuids: Full UUIDs of the devices.
+
+    Returns:
+        None when there is none among them of which the driver says it.
+    """
+    present, _ = read_gpus() if uuids else ((), "")
+    shares = [gpu.used_bytes / gpu.memory_bytes for gpu in present if gpu.uuid in uuids and gpu.memory_bytes]
+    return max(shares, default=None)
+
+
 def _read_board(nvml: Any, index: int) -> list[Gpu]:
     """Reads one GPU: itself, or the MIG devices that it is divided into, which then stand for it."""
     handle = nvml.nvmlDeviceGetHandleByIndex(index)

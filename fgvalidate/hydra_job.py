@@ -41,7 +41,7 @@ def prepare_hydra_job(
 
 def _report_problem(job: Job, root: Path, reason: str) -> None:
     print(f"fgvalidate: {reason}", file=sys.stderr)
-    append_error(root, job, reason)
+    append_error(root, job, "spec", reason)
 
 
 def _run(context: HydraContext, task_function: TaskFunction, job_config: DictConfig) -> None:

@@ -50,7 +50,7 @@ def _build_suite(result: Result, started_at: float) -> TestSuite:
     values = result.facts.values if result.facts else {}
     case = TestCase(escape_controls(result.job.name), CLASS_NAME, round(report.duration_s, 3))
     if report.outcome in RESULTS:
-        ending = RESULTS[report.outcome](escape_controls(report.reason), report.outcome)
+        ending = RESULTS[report.outcome](escape_controls(report.reason), report.failure or report.outcome)
         if report.outcome == "failed":
             ending.text = _join(_list_checks(report))
         case.result = [ending]
@@ -71,6 +71,12 @@ def _build_suite(result: Result, started_at: float) -> TestSuite:
 def _list_properties(result: Result) -> Iterator[tuple[str, str]]:
     job, report = result.job, result.report
     yield "outcome", report.outcome
+    if report.failure:
+        yield "failure", report.failure
+    if report.outcome == "passed" and report.reason:
+        yield "passed", report.reason
+    for number, attempt in enumerate(report.attempts, 1):
+        yield f"attempts.{number}", attempt.reason or attempt.outcome
     yield "markers", ",".join(job.markers)
     yield "overrides", " ".join(job.overrides)
     yield "command", report.command

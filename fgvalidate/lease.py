@@ -81,6 +81,7 @@ def lease_gpus(
     pool: GpuPool,
     request: Request,
     *,
+    avoid: Collection[str] = (),
     on_wait: Callable[[str], None] | None = None,
     tick_s: float = 0.5,
     report_s: float = 10.0,
@@ -90,6 +91,7 @@ def lease_gpus(
     Args:
         pool: The GPUs that it may be given.
         request: What is asked for; with 0 GPUs the lease is empty, and nothing is touched.
+        avoid: Full UUIDs of GPUs that it is given only where no others are free.
         on_wait: Called at once and every `report_s` while the request waits, with one line that says for what. The
             line quotes other programs' names: show it as hostile text.
         tick_s: Seconds between two looks at what is free.
@@ -117,7 +119,7 @@ def lease_gpus(
                     claim_file.write(folder_fd, claim)
                 elif queue.can_get_its_turn(claim):
                     claim_file.touch()
-                gpus = queue.serve(claim)
+                gpus = queue.serve(claim, avoid)
                 if gpus is not None:
                     given = tuple(gpu.uuid for gpu in gpus)
                     claim_file.write(folder_fd, replace(claim, gpus=given, since=time.time()))
@@ -223,10 +225,10 @@ class _Queue:
         """Returns the claim in a file; None when it does not stand."""
         return self._standing[name].claim if name in self._standing else None
 
-    def serve(self, claim: Claim) -> tuple[Gpu, ...] | None:
-        """Returns the GPUs that a waiting claim may have now; None: it must wait on."""
+    def serve(self, claim: Claim, avoid: Collection[str] = ()) -> tuple[Gpu, ...] | None:
+        """Returns the GPUs that a waiting claim may have now, others than those to avoid if it can; None: it waits."""
         held = [*self._held, *(kept for _, kept in self._withhold(claim))]
-        return choose_gpus(self._find_pool(claim), held, claim.request)
+        return choose_gpus(self._find_pool(claim), held, claim.request, avoid=avoid)
 
     def can_get_its_turn(self, claim: Claim) -> bool:
         """Says whether nobody but other claimants is in the way of a waiting claim."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from omegaconf import DictConfig
 
@@ -24,7 +25,7 @@ from fgvalidate.judgement import require_run_of
 from fgvalidate.observation import Observation, collect_facts
 from fgvalidate.process import ProcessResult
 from fgvalidate.recording import Recording
-from fgvalidate.report import Mutation, Outcome, Report, escape_controls, read_versions
+from fgvalidate.report import FailureKind, Mutation, Outcome, Report, escape_controls, read_versions
 from fgvalidate.run_dir import RunDir
 from fgvalidate.server import ServerStart
 from fgvalidate.spec import Spec
@@ -67,6 +68,7 @@ class Trial:
 class _Judgement:
     verdicts: list[Verdict]
     outcome: Outcome
+    failure: str
     reason: str
 
     @property
@@ -111,10 +113,11 @@ def run_mutation_test(trial: Trial) -> Report:
         mutations = tuple(_try_fault(trial, replay, evidence, name, sound) for name in CATALOGUE)
     finally:
         shutil.rmtree(trial.run_dir.train_dir, ignore_errors=True)
-    outcome, reason = _sum_up(mutations)
+    outcome, failure, reason = _sum_up(mutations)
     report = Report(
         test_id=spec.test_id,
         outcome=outcome,
+        failure=failure,
         reason=reason,
         command=trial.repeat,
         verdicts=tuple(sound.verdicts),
@@ -130,7 +133,7 @@ def run_mutation_test(trial: Trial) -> Report:
     return report
 
 
-def _sum_up(mutations: Iterable[Mutation]) -> tuple[Outcome, str]:
+def _sum_up(mutations: Iterable[Mutation]) -> tuple[Outcome, FailureKind | Literal[""], str]:
     names: dict[str, list[str]] = {}
     for mutation in mutations:
         names.setdefault(mutation.status, []).append(mutation.name)
@@ -139,9 +142,11 @@ def _sum_up(mutations: Iterable[Mutation]) -> tuple[Outcome, str]:
     if survived:
         survive = "1 fault survives" if len(survived) == 1 else f"{len(survived)} faults survive"
         others = f" ({counts})" if counts else ""
-        return "failed", f"{survive}: {', '.join(survived)}{others}"
+        return "failed", "spec", f"spec: {survive}: {', '.join(survived)}{others}"
     # Not to have noticed anything is no proof of attention.
-    return "passed" if "noticed" in names else "failed", counts
+    if "noticed" not in names:
+        return "failed", "spec", f"spec: no fault is noticed: {counts}"
+    return "passed", "", counts
 
 
 def _note_waivers(spec: Spec, mutations: Iterable[Mutation]) -> list[str]:

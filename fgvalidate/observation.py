@@ -12,6 +12,7 @@ from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.inference import InferenceResult, find_median
 from fgvalidate.perplexity import Perplexity
 from fgvalidate.process import ProcessResult
+from fgvalidate.signatures import Sign
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog
 from fgvalidate.watch import Watched, show_step
@@ -51,6 +52,12 @@ class Observation:
     """What the inference stage observed, or why it was not run."""
     watched: Watched = field(default_factory=Watched)
     """What was seen of the run while it ran."""
+    foreign_memory_share: float | None = None
+    """The largest share of the memory of a GPU of the run that others had; None: it had none, or it is not known."""
+    exception: Finding | None = None
+    """The first uncaught Python exception on stderr; None: there is none, or the run ended well."""
+    signs: tuple[Sign, ...] | None = None
+    """Signs of trouble of the machine; None: the run ended well, and none were looked for."""
 
 
 def collect_facts(seen: Observation) -> Facts:
@@ -74,6 +81,7 @@ def collect_facts(seen: Observation) -> Facts:
     values["host.num_cores"] = seen.num_cores
     not_applicable: dict[str, str] = {}
     _add_watch(seen, values, notes, not_applicable)
+    _add_trouble(seen, values, notes, not_applicable)
     if isinstance(seen.inference, str):
         not_applicable |= dict.fromkeys(_INFERENCE_FACTS, seen.inference)
     else:
@@ -87,6 +95,27 @@ def collect_facts(seen: Observation) -> Facts:
             notes["repo.commit"] = "git names no commit of the project's checkout"
     known = {name: value for name, value in values.items() if value is not None}
     return Facts(values=known, notes=notes, not_applicable=not_applicable)
+
+
+def _add_trouble(
+    seen: Observation, values: dict[str, Any], notes: dict[str, str], not_applicable: dict[str, str]
+) -> None:
+    """Adds what tells the machine's trouble from the subject's."""
+    if seen.signs is None:
+        not_applicable["infrastructure.findings"] = "the run ended well, and nothing was looked for"
+    else:
+        values["infrastructure.findings"] = [asdict(sign) for sign in seen.signs]
+    if seen.exception is not None:
+        values["stderr.exception"] = asdict(seen.exception)
+    elif seen.signs is None:
+        not_applicable["stderr.exception"] = "the run ended well, and nothing was looked for"
+    else:
+        notes["stderr.exception"] = "no uncaught Python exception stands in stderr"
+    values["gpu.foreign_memory_share"] = seen.foreign_memory_share
+    if seen.foreign_memory_share is None and seen.gpu_names:
+        notes["gpu.foreign_memory_share"] = "the driver does not say how much of the GPUs' memory is in use"
+    elif not seen.gpu_names:
+        not_applicable["gpu.foreign_memory_share"] = "the run was given no GPU"
 
 
 def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
@@ -126,6 +155,7 @@ def _add_watch(
     values |= {
         "watch.stopped": seen.process.stopped,
         "watch.stopped_after_s": watched.stopped_after_s if seen.process.stopped else None,
+        "watch.stopped_by": watched.alarms[0].kind if seen.process.stopped else None,
         "watch.alarms": [alarm.text for alarm in watched.alarms],
         "watch.global_step": watched.last_step,
         "watch.num_steps": watched.num_steps,
@@ -141,7 +171,8 @@ def _add_watch(
     if stalls:
         notes["watch.stalled"] = stalls[0]
     if not seen.process.stopped:
-        not_applicable["watch.stopped_after_s"] = "the run was not ended early"
+        names = ("watch.stopped_after_s", "watch.stopped_by")
+        not_applicable |= dict.fromkeys(names, "the run was not ended early")
         return
     of = f" of {seen.requested_steps}" if seen.requested_steps else ""
     where = "before the first step" if watched.last_step is None else f"at step {watched.last_step}{of}"
@@ -247,6 +278,7 @@ def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[
     }
     if start is not None:
         values |= {
+            "inference.server_ended": start.has_ended and not start.is_healthy,
             "inference.server_startup_s": start.startup_s,
             "inference.server_attempts": start.num_attempts,
             "inference.is_loopback": start.is_loopback,

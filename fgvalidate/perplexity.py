@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fgvalidate.errors import ScorerError
+from fgvalidate.errors import HubError, ScorerError
 
 if TYPE_CHECKING:
     import torch
@@ -205,12 +205,23 @@ def _find_by_name(model: str) -> str:
         # The timeouts of the requests do not cover looking up the host's name.
         lacking = _start(functools.partial(_ask_hub, model)).result(HUB_TIMEOUT_S)
     except Exception as error:  # of several libraries, and any of them means: not from there
-        raise ScorerError(
+        kind = ScorerError if _is_refusal(error) else HubError
+        raise kind(
             f"scorer.model={model}: {here}, and the hub does not give it ({_first_line(error)}). {_advise(model)}"
         ) from error
     if lacking:
         raise ScorerError(f"scorer.model={model}: {here}, and on the hub it lacks {lacking}. {_advise('gpt2')}")
     return model
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub has answered, and will say the same again, or was not to be asked."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+
+    if isinstance(error, HfHubHTTPError):
+        # 429: too many requests; from 500 on: the hub's own trouble.
+        return error.response.status_code < 500 and error.response.status_code != 429
+    return isinstance(error, OfflineModeIsEnabled)
 
 
 def _ask_hub(model: str) -> str:

@@ -5,7 +5,7 @@ much memory of each. The two kinds never share a GPU: a run that says nothing of
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,18 +65,22 @@ class Claim:
         return self.pid, self.start_ticks
 
 
-def choose_gpus(gpus: Sequence[Gpu], claims: Iterable[Claim], request: Request) -> tuple[Gpu, ...] | None:
+def choose_gpus(
+    gpus: Sequence[Gpu], claims: Iterable[Claim], request: Request, *, avoid: Collection[str] = ()
+) -> tuple[Gpu, ...] | None:
     """Chooses GPUs for a request: by memory the fullest that have room, else those with the fewest runs on them.
 
     Args:
         gpus: Those that it may be given.
         claims: Who has what, on these and on other GPUs.
         request: What is asked for.
+        avoid: Full UUIDs of GPUs that are taken only where others do not do.
 
     Returns:
         As many GPUs as are asked for, in the order of `gpus`; None: there are not as many with room now.
     """
-    fitting = _find_fitting(gpus, _group_claims(claims), request)[: request.num_gpus]
+    fitting = _find_fitting(gpus, _group_claims(claims), request)
+    fitting = sorted(fitting, key=lambda gpu: gpu.uuid in avoid)[: request.num_gpus]
     if len(fitting) < request.num_gpus:
         return None
     return tuple(gpu for gpu in gpus if gpu in fitting)

@@ -86,7 +86,7 @@ def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[
         return replace(job, name=f"{task.test_id}{candidate.suffix}", time_limit=OVERHEAD_S, expected_s=0.0)
     asked = task.inference
     serving = asked.server_timeout + asked.num_samples * asked.request_timeout if asked else 0
-    time_limit = task.timeout + serving + OVERHEAD_S
+    time_limit = (1 + task.retries.infrastructure) * (task.timeout + serving + OVERHEAD_S)
     # What is read from a recorded run needs no GPU.
     is_recorded = bool(task.judge or task.mutate)
     return replace(
@@ -100,7 +100,7 @@ def _fill_job(job: Job, candidate: Candidate, task: DictConfig, durations: dict[
         max_steps=resolve_coalesce(task.max_steps, task.dynamic_args.get("max_steps")),
         timeout=task.timeout,
         time_limit=time_limit,
-        expected_s=durations.get(job.name, float(time_limit)),
+        expected_s=durations.get(job.name, float(task.timeout + serving + OVERHEAD_S)),
     )
 
 

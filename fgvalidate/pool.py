@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich.table  # noqa: F401 - likewise
 
@@ -26,10 +27,12 @@ from fgvalidate.interruption import Terminated
 from fgvalidate.monitor import Monitor
 from fgvalidate.placement import Claim, build_request, choose_gpus, explain_shortage, reserve_gpus
 from fgvalidate.process import die_with_parent
-from fgvalidate.report import Report
-from fgvalidate.suite import Job, Results, append_result, read_plan
+from fgvalidate.suite import Job, Results, append_result, read_plan, report_error
 from fgvalidate.terminal import get_console
 from fgvalidate.text_search import read_tail
+
+if TYPE_CHECKING:
+    from fgvalidate.report import Report
 
 TICK_S = 0.25
 """How often the display is brought up to date, in seconds."""
@@ -220,13 +223,12 @@ class Pool:
         report = self._reports.pop(running.job.num, None)
         if report is None:
             # It has ended, so nobody else will write this row.
-            report = Report(
-                test_id=running.job.test_id,
-                outcome="error",
-                reason=how or self._explain_loss(running),
-                command=running.job.command,
-                duration_s=time.monotonic() - running.began,
-            )
+            took_s = time.monotonic() - running.began
+            if how:
+                report = report_error(running.job, "", how, duration_s=took_s)
+            else:
+                what = self._explain_loss(running)
+                report = report_error(running.job, "infrastructure", what, duration_s=took_s)
             append_result(self._root, running.job.num, report, None)
         if report.outcome != "error":
             running.console_path.unlink(missing_ok=True)

@@ -28,7 +28,11 @@ class Follower:
     def read(self) -> Step | None:
         """Reads on; of a flood, its last part alone."""
         self._file.skip_to_last(LARGEST_READ_BYTES)
-        for chunk in self._file.read():
+        num_restarts = self._file.num_restarts
+        chunks = list(self._file.read(LARGEST_READ_BYTES))
+        if self._file.num_restarts > num_restarts:
+            self._table, self.last = StepTable(), None  # by another attempt
+        for chunk in chunks:
             if rows := self._table.read(chunk):
                 self.last = Step.from_row(rows[-1])
         return self.last

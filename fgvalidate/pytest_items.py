@@ -225,6 +225,8 @@ class SpecItem(pytest.Item):
             raise pytest.skip.Exception(run.report.reason, _use_item_location=True)
         if run.report.outcome != "passed":
             raise SpecFailed(run.report)
+        if run.report.is_red_as_expected:
+            raise pytest.xfail.Exception(run.report.reason)
         for text in list_warnings(run.report):
             self.warn(SpecWarning(text))
         if self.config.getini("tmp_path_retention_policy") != "all":
@@ -306,7 +308,11 @@ def list_warnings(report: "Report") -> list[str]:
     from fgvalidate.report import escape_controls, show_value  # noqa: PLC0415
 
     lines = [f"ignored: {line}" for line in explain_unknown_keys(report.spec.get("unknown") or {})]
+    if report.attempts:
+        lines.append(report.reason)
     for verdict in report.verdicts:
+        if verdict.status == "xfailed":
+            lines.append(f"{verdict.name} is red {verdict.message}")
         if verdict.status == "warned":
             why = f" ({verdict.message})" if verdict.message else ""
             lines.append(f"{verdict.name} is {show_value(verdict.actual)}, expected {verdict.expected}{why}")

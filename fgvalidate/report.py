@@ -21,12 +21,32 @@ if TYPE_CHECKING:
 
 Outcome = Literal["passed", "failed", "skipped", "error"]
 Fate = Literal["noticed", "survived", "waived", "not_applicable"]
+FailureKind = Literal[
+    "spec",
+    "launch",
+    "infrastructure",
+    "crash",
+    "numerics",
+    "convergence",
+    "text quality",
+    "resources",
+    "evidence",
+]
+"""The class of a failure, see `fgvalidate.causes`."""
 
 SCHEMA_VERSION = 1
 SOURCES = "fgvalidate sources"
 """The name in `Report.versions` of the digest of our own code and configs."""
 LONGEST_MESSAGE = 400
-STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "warned": "yellow", "skipped": "dim"}
+STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "error": "bold red",
+    "warned": "yellow",
+    "skipped": "dim",
+    "xfailed": "yellow",
+    "xpassed": "bold red",
+}
 FATE_STYLES = {"noticed": "green", "survived": "bold red", "waived": "yellow"}
 OUTCOME_STYLES = {"passed": "bold green", "failed": "bold red", "skipped": "yellow", "error": "bold red"}
 
@@ -92,6 +112,31 @@ class Mutation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One run of several, where the machine was the reason to run again."""
+
+    outcome: Outcome
+    failure: str
+    """The class of its failure; "" when it passed."""
+    reason: str
+    run_dir: Path
+    """Where it lies now."""
+    duration_s: float
+    """Its wall time."""
+    gpus: tuple[str, ...]
+    """The full UUIDs of those that it was given."""
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the attempt for strict JSON."""
+        return {**asdict(self), "run_dir": str(self.run_dir), "duration_s": round(self.duration_s, 3)}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Attempt":
+        """The inverse of `to_document`."""
+        return cls(**{**document, "run_dir": Path(document["run_dir"]), "gpus": tuple(document["gpus"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What one run ended with."""
 
@@ -99,10 +144,14 @@ class Report:
     outcome: Outcome
     """passed; failed: a check is red; skipped: not run, see reason; error: could not be validated, see reason."""
     reason: str
-    """One line: the first cause of a failure, why it was skipped, or what is wrong with the spec; when it passed, "",
-    the checks that warn, or what became of the faults that were planted."""
+    """One line: the first cause of a failure, after its class; why it was skipped; what is worth a warning; what became
+    of the faults that were planted; or ""."""
     command: str
     """What to type to repeat the run."""
+    failure: FailureKind | Literal[""] = ""
+    """The class of the failure, see `fgvalidate.causes`; "" when it is none, or nobody knows."""
+    attempts: tuple[Attempt, ...] = ()
+    """All of them, this one last, where there was more than one."""
     verdicts: tuple[Verdict, ...] = ()
     mutations: tuple[Mutation, ...] = ()
     """Of a mutation test, by fault; its verdicts are those without any. Empty: it is none."""
@@ -127,6 +176,11 @@ class Report:
     judged: Judged | None = None
     """The recorded run that was judged; None: the command was run."""
 
+    @property
+    def is_red_as_expected(self) -> bool:
+        """Whether it passed because the spec is expected to be red."""
+        return self.outcome == "passed" and any(verdict.is_red for verdict in self.verdicts)
+
     def write(self, path: Path) -> None:
         """Writes the report as strict JSON (`docs/report.md` names its keys)."""
         path.write_text(json.dumps(self.to_document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -137,10 +191,12 @@ class Report:
             "schema": SCHEMA_VERSION,
             "test_id": self.test_id,
             "outcome": self.outcome,
+            "failure": self.failure,
             "reason": self.reason,
             "command": self.command,
             "checks": [to_json(asdict(verdict)) for verdict in self.verdicts],
             "mutations": [to_json(asdict(mutation)) for mutation in self.mutations],
+            "attempts": [to_json(attempt.to_document()) for attempt in self.attempts],
             "advice": list(self.advice),
             "stderr_tail": list(self.stderr_tail),
             "server_log_tail": list(self.server_log_tail),
@@ -173,11 +229,13 @@ class Report:
         return cls(
             test_id=document["test_id"],
             outcome=document["outcome"],
+            failure=document.get("failure", ""),
+            attempts=tuple(map(Attempt.from_document, document.get("attempts", ()))),
             reason=document["reason"],
             command=document["command"],
             duration_s=document["duration_s"],
             versions=document["versions"],
-            verdicts=tuple(Verdict(**from_json(check)) for check in document["checks"]),
+            verdicts=tuple(_read_verdict(from_json(check)) for check in document["checks"]),
             # Reports of an earlier version do not have it.
             mutations=tuple(_read_mutation(entry) for entry in document.get("mutations", [])),
             advice=tuple(document["advice"]),
@@ -194,6 +252,10 @@ class Report:
 
 def _read_mutation(document: Mapping[str, Any]) -> Mutation:
     return Mutation(**{**document, "noticed_by": tuple(document["noticed_by"])})
+
+
+def _read_verdict(document: dict[str, Any]) -> Verdict:
+    return Verdict(**{**document, "facts": tuple(document.get("facts", ()))})
 
 
 def read_versions() -> dict[str, str]:
@@ -289,6 +351,9 @@ def print_report(report: Report, console: "Console") -> None:
         _print_mutations(report, console)
     elif report.verdicts:
         _print_checks(report, console)
+    for number, attempt in enumerate(report.attempts[:-1], 1):
+        line = f"Attempt {number} of {len(report.attempts)}: {attempt.reason} ({attempt.run_dir})"
+        console.print(make_text(line, STYLES["warned"]), soft_wrap=True)
     for heading, tail in list_quotes(report):
         console.print(make_text(f"{heading}:", "bold"))
         for line in tail:

@@ -1,10 +1,13 @@
 """A run's folder: the one owner of its paths."""
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgvalidate.errors import RunDirError
+
+_ATTEMPT = re.compile(r"attempt-[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class RunDir:
       server.log                     what the inference server printed
       facts.json    report.json      what was observed, and the verdict
       report.html                    both, for a reader
+      attempt-1/ ...                 likewise, of the attempts before this one
     """
 
     root: Path
@@ -99,7 +103,7 @@ class RunDir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            if any(self.root.iterdir()):
+            if any(not _ATTEMPT.fullmatch(path.name) for path in self.root.iterdir()):
                 raise RunDirError(
                     f"{self.root}: this folder is not empty, and a run never starts in a folder that may hold "
                     "another; choose another hydra.run.dir or leave it out"
@@ -111,6 +115,28 @@ class RunDir:
         return RunDirError(
             f"{self.root}: cannot write the run's folder ({error.strerror}); choose another hydra.run.dir"
         )
+
+    def put_aside(self, number: int) -> Path:
+        """Moves an attempt that has ended into a subfolder, so that another can begin.
+
+        Args:
+            number: The attempt's, from 1.
+
+        Returns:
+            Where its files are now.
+
+        Raises:
+            RunDirError: They cannot be moved.
+        """
+        folder = self.root / f"attempt-{number}"
+        try:
+            paths = [path for path in self.root.iterdir() if not _ATTEMPT.fullmatch(path.name)]
+            folder.mkdir()
+            for path in paths:
+                path.rename(folder / path.name)
+        except OSError as error:
+            raise RunDirError(f"{folder}: the attempt's files cannot be moved there ({error.strerror})") from error
+        return folder
 
     def discard_if_empty(self) -> None:
         """Removes the folder, and the one that collects such runs, where nothing has been put into them."""

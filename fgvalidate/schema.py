@@ -22,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
 
 from fgvalidate.spec import (
+    CONDITIONS,
     FAULTS,
     INTERNAL_FIELDS,
     KEEP,
@@ -47,6 +48,21 @@ _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
 _POSITIVE_COUNT = {"minimum": 1}
 _REASONS = {"additionalProperties": {"type": "string", "pattern": r"\S"}}
+_PATTERN = {"type": "string", "minLength": 1, "format": "regex"}
+_SIGNATURES = {
+    "additionalProperties": {
+        "type": ["object", "null"],
+        "properties": {
+            "pattern": _PATTERN,
+            "hint": {"type": "string"},
+            "is_fatal": {"type": "boolean"},
+            "unless": _PATTERN | {"type": ["string", "null"]},
+            "condition": {"enum": [*CONDITIONS, None]},
+        },
+        "required": ["pattern"],
+        "additionalProperties": False,
+    }
+}
 _BELOW_OUTPUT = r"^(?!/)(?!(.*/)?\.\.(/|$))(?!\.?(/\.?)*$)"
 
 RULES: dict[type, dict[str, Document]] = {
@@ -73,6 +89,7 @@ RULES: dict[type, dict[str, Document]] = {
         "checks": {"additionalProperties": {"type": ["string", "null"], "pattern": r"^\$\{[\s\S]*\}$"}},
         "xfail": {"pattern": r"\S"},
         "xfail_checks": _REASONS,
+        "signatures": _SIGNATURES,
         "keep": {"enum": list(KEEP)},
         "unknown_keys": {"enum": list(UNKNOWN_KEYS)},
     },

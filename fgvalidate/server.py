@@ -55,6 +55,8 @@ class ServerStart:
     """The answer to the first question; None: it was not asked, since the server did not come up."""
     log_tail: tuple[str, ...]
     """The last lines of its log at that time."""
+    has_ended: bool = False
+    """Whether it had ended by itself at that time."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Server:
             is_loopback=self._is_loopback(),
             first=first,
             log_tail=tuple(self._read_log_tail()),
+            has_ended=self._process.wait(0) is not None,
         )
 
     def complete(

@@ -5,8 +5,9 @@ more than one field, or more than a type, live in the `__post_init__` methods an
 """
 
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from fgvalidate.errors import SpecError, suggest
 SAVE_STRATEGIES = ("no", "steps", "epoch")
 KEEP = ("all", "failed", "none")
 UNKNOWN_KEYS = ("error", "warn")
+CONDITIONS = ("gpu_memory_taken",)
 FAULTS = (
     *("exit_code", "timeout", "worker_killed", "traceback"),
     *("no_log", "empty_log", "truncated_log", "corrupt_log", "old_log"),
@@ -169,6 +171,61 @@ class Retries:
 
 
 @dataclass(kw_only=True)
+class Signature:
+    """How trouble of the machine, and not of the subject, shows in what a program prints."""
+
+    pattern: str
+    """Regular expression, looked for within a line of the error that ended the program: the message of its first
+    uncaught Python exception, else its last lines."""
+    hint: str = ""
+    """What it means, in a few words."""
+    is_fatal: bool = False
+    """Whether no program goes on after it: it then counts wherever it stands before that exception."""
+    unless: str | None = None
+    """Regular expression that, anywhere in the same output, says that the trouble came from elsewhere. None: nothing
+    does."""
+    condition: str | None = None
+    """What must have been observed besides; `gpu_memory_taken`: others had more than a tenth of the memory of a GPU of
+    the run, just before it or just after it. None: nothing."""
+
+
+def _read_signature(key: str, value: Any) -> Signature | None:
+    """Returns a signature as a config file gives it; None: it is disabled."""
+    if value is None or isinstance(value, Signature):
+        return value
+    _require(isinstance(value, dict), key, value, "must be a mapping with a pattern, or null")
+    known = [each.name for each in fields(Signature)]
+    for name, given in value.items():
+        if name not in known:
+            there = suggest(str(name), known) or f" There are: {', '.join(known)}"
+            raise SpecError(f"{key}.{name}: no such key.{there}")
+        _check_signature(f"{key}.{name}", name, given)
+    if "pattern" not in value:
+        raise SpecError(f"{key}.pattern: this required field is missing; set it beside the others")
+    return Signature(**value)
+
+
+def _check_signature(key: str, name: str, given: Any) -> None:
+    if name == "hint":
+        _require(isinstance(given, str), key, given, "must be a text")
+    elif name == "is_fatal":
+        _require(isinstance(given, bool), key, given, "must be true or false")
+    elif name == "condition":
+        _require(given is None or given in CONDITIONS, key, given, f"must be one of {', '.join(CONDITIONS)}, or null")
+    else:
+        is_left_out = name == "unless" and given is None
+        selective = isinstance(given, str) and _is_selective(given)
+        _require(is_left_out or selective, key, given, "must be a regular expression that matches no empty line")
+
+
+def _is_selective(pattern: str) -> bool:
+    try:
+        return re.search(pattern.encode(), b"") is None
+    except re.error:
+        return False
+
+
+@dataclass(kw_only=True)
 class Mutations:
     """What a mutation test of this spec takes into account."""
 
@@ -303,6 +360,9 @@ class Spec:
     """Likewise for single checks, by name."""
     watch: Watch = field(default_factory=Watch)
     retries: Retries = field(default_factory=Retries)
+    signatures: dict[str, Any] = field(default_factory=dict)
+    """How trouble of the machine shows in what a run printed, by name: each a `Signature`, or null, which disables an
+    inherited one."""
     mutations: Mutations = field(default_factory=Mutations)
     keep: str = "failed"
     """Whose checkpoints stay: all, failed or none. Logs and reports always stay."""
@@ -336,6 +396,7 @@ class Spec:
             _require(inside, "expected_files", name, "must be a path relative to the run directory")
         _require(self.xfail is None or self.xfail.strip() != "", "xfail", self.xfail, "must say why, or be null")
         _require_reasons("xfail_checks", self.xfail_checks)
+        self.signatures = {name: _read_signature(f"signatures.{name}", each) for name, each in self.signatures.items()}
         if self.judge is not None and self.mutate is not None:
             raise SpecError("mutate: judge is set too; say one of the two")
         self._check_dynamic_args()

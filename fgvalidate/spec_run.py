@@ -12,7 +12,7 @@ from pathlib import Path
 from fgvalidate.command_line import quote_value, write_command
 from fgvalidate.facts import Facts
 from fgvalidate.process import ProcessResult, run_process
-from fgvalidate.report import Report, choose_exit_code, escape_controls
+from fgvalidate.report import FailureKind, Report, choose_exit_code, escape_controls
 from fgvalidate.suite import read_results
 from fgvalidate.text_search import read_tail
 
@@ -20,6 +20,7 @@ GRACE_S = 90.0
 """How long an interrupted run may take to put away what it started before it is killed, in seconds."""
 
 _OWN_LINE = "fgvalidate: "
+_LOST = "lost:"
 _FOREIGN_PREFIX = "PYTEST_"
 _FOREIGN_NAMES = frozenset({"GITHUB_STEP_SUMMARY"})
 
@@ -89,7 +90,9 @@ def run_spec(
     problem = _explain_loss(ended, report, stderr) or _explain_other(report, file)
     if report is None or problem:
         command = report.command if report else write_command(words, ())
-        return SpecRun(Report(test_id=test_id, outcome="error", reason=problem, command=command), None)
+        kind: FailureKind = "infrastructure" if problem.startswith(_LOST) else "spec"
+        reason = f"{kind}: {problem}"
+        return SpecRun(Report(test_id=test_id, outcome="error", failure=kind, reason=reason, command=command), None)
     return SpecRun(report, rows[0].facts)
 
 
@@ -105,7 +108,7 @@ def _explain_loss(ended: ProcessResult, report: Report | None, stderr: Path) -> 
     how = "was killed" if ended.returncode is None else f"ended with exit code {ended.returncode}"
     if ended.returncode is not None and ended.returncode < 0:
         how = f"was killed by signal {-ended.returncode}"
-    return f"lost: its process {how}{f'; the last it said: {last}' if last else ''}"
+    return f"{_LOST} its process {how}{f'; the last it said: {last}' if last else ''}"
 
 
 def _explain_other(report: Report | None, file: Path) -> str:

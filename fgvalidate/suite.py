@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 from fgvalidate.command_line import read_key
 from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import Facts
-from fgvalidate.report import Mutation, Outcome, Report, choose_exit_code
+from fgvalidate.report import FailureKind, Mutation, Outcome, Report, choose_exit_code
 
 SCHEMA_VERSION = 1
 PLAN_NAME = "suite.json"
@@ -80,7 +80,7 @@ class Job:
     timeout: int = 0
     """Seconds that its training command may take."""
     time_limit: int = 0
-    """Seconds that all its stages may take together."""
+    """Seconds that all its stages may take together, those of repeated runs as well."""
     expected_s: float = 0.0
     """Seconds that it is expected to take: as long as the last time, else its time limit."""
     command: str = ""
@@ -247,9 +247,28 @@ def append_result(root: Path, num: int, report: Report, facts: Facts | None) -> 
         file.flush()
 
 
-def append_error(root: Path, job: Job, reason: str) -> None:
-    """Appends the result of a job that could not be validated, and why."""
-    append_result(root, job.num, Report(test_id=job.test_id, outcome="error", reason=reason, command=job.command), None)
+def append_error(root: Path, job: Job, failure: FailureKind, reason: str) -> None:
+    """Appends the result of a job that could not be validated, with the class of the failure and why."""
+    append_result(root, job.num, report_error(job, failure, reason), None)
+
+
+def report_error(job: Job, failure: FailureKind | Literal[""], reason: str, *, duration_s: float = 0.0) -> Report:
+    """Returns the report of a job that could not be validated.
+
+    Args:
+        job: Which.
+        failure: The class of the failure; "": it was none, since somebody wanted the job to end.
+        reason: Why.
+        duration_s: How long it took, seconds.
+    """
+    return Report(
+        test_id=job.test_id,
+        outcome="error",
+        failure=failure,
+        reason=f"{failure}: {reason}" if failure else reason,
+        command=job.command,
+        duration_s=duration_s,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +421,8 @@ def conclude_suite(root: Path, plan: Plan, ending: Ending, duration_s: float) ->
     def find(job: Job) -> Result:
         if row := rows.get(job.num):
             return Result(job=job, report=row.report, facts=row.facts)
+        if outcome == "error":
+            return Result(job=job, report=report_error(job, "infrastructure", reason))
         return Result(job=job, report=Report(test_id=job.test_id, outcome=outcome, reason=reason, command=job.command))
 
     return Suite(root=root, plan=plan, ending=ending, duration_s=duration_s, results=tuple(map(find, plan.jobs)))

@@ -88,7 +88,7 @@ def run_sweep(
     start_suite(root, plan)
     OmegaConf.save(config, root / "multirun.yaml")
     for job, problem in lost:
-        append_error(root, job, problem)
+        append_error(root, job, "spec", problem)
         print(f"fgvalidate: {job.name}: {problem}", file=sys.stderr)
     exit_codes.append(run_jobs(root, plan, jobs, launcher, fail_fast=settings.fail_fast))
 
@@ -110,7 +110,7 @@ def run_jobs(root: Path, plan: Plan, jobs: list[Job], launcher: Launcher, *, fai
         results = read_results(root)
         for job in jobs:
             if job.num not in results:
-                append_error(root, job, reason)
+                append_error(root, job, "launch", reason)
     if fail_fast and ending == "completed" and len(read_results(root)) < len(plan.jobs):
         ending = "stopped"
     record_ending(root, ending, time.monotonic() - began)

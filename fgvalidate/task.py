@@ -12,6 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fgvalidate.attempts import Attempts, explain_stop, repeat_run
+from fgvalidate.causes import classify_error
 from fgvalidate.command import Command, build_command, build_server_command, find_project
 from fgvalidate.command_line import read_key, write_command
 from fgvalidate.composition import load_spec, require_core_checks
@@ -28,7 +30,7 @@ from fgvalidate.placement import Request, build_request, explain_shortage, expla
 from fgvalidate.progress import Progress
 from fgvalidate.purpose import list_purposes
 from fgvalidate.recording import Recording, read_recording
-from fgvalidate.report import Outcome, Report, escape_controls, make_text, print_report
+from fgvalidate.report import FailureKind, Outcome, Report, escape_controls, make_text, print_report
 from fgvalidate.run_dir import RunDir
 from fgvalidate.search_path import find_spec_file, read_config_sources
 from fgvalidate.spec import Spec
@@ -77,20 +79,22 @@ def validate_config(cfg: DictConfig, run_dir: RunDir) -> tuple[Report, Facts | N
         # Said on the command line, it wins over a spec whose body has an inference section.
         cfg.inference = None
     facts = None
+    attempts = Attempts(run_dir)
     try:
-        report, facts = _run(cfg, run_dir, words)
+        report, facts = _run(cfg, words, attempts)
     except (FgvalidateError, OmegaConfBaseException) as error:
-        report = _report_error(
-            cfg, words, diagnose(error, read_job_line(words, HydraConfig.get().runtime.config_sources))
-        )
+        problem = diagnose(error, read_job_line(words, HydraConfig.get().runtime.config_sources))
+        report = _report_error(cfg, words, classify_error(error), problem, attempts)
         run_dir.discard_if_empty()
     except OSError as error:
         if error.filename is None:
             raise
         what = f"{error.filename}: {error.strerror}: the disk is full, or the trainer removed or replaced it"
-        report = _report_error(cfg, words, f"{what}; nothing was judged")
+        report = _report_error(cfg, words, classify_error(error), f"{what}; nothing was judged", attempts)
     if report.outcome == "error":
-        print(f"fgvalidate: {escape_controls(report.reason)}", file=sys.stderr)
+        # The line begins with a file and a line number, where it has them.
+        problem = report.reason.removeprefix(f"{report.failure}: ")
+        print(f"fgvalidate: {escape_controls(problem)}", file=sys.stderr)
     else:
         print_report(report, get_console())
     return report, facts
@@ -114,17 +118,20 @@ def find_chosen_spec() -> Path | None:
     return find_spec_file(option, read_config_sources(runtime.config_sources)) if isinstance(option, str) else None
 
 
-def _report_error(cfg: DictConfig, words: list[str], reason: str) -> Report:
+def _report_error(cfg: DictConfig, words: list[str], failure: FailureKind, problem: str, attempts: Attempts) -> Report:
     test_id = OmegaConf.select(cfg, "test_id", throw_on_missing=False, default="unnamed")
     return Report(
         test_id=str(test_id),
         outcome="error",
-        reason=reason,
+        failure=failure,
+        reason=f"{failure}: {problem}",
+        attempts=tuple(attempts.past),
         command=write_command(words, HydraConfig.get().runtime.config_sources),
     )
 
 
-def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Facts | None]:
+def _run(cfg: DictConfig, words: list[str], attempts: Attempts) -> tuple[Report, Facts | None]:
+    run_dir = attempts.run_dir
     choices = HydraConfig.get().runtime.choices
     if "spec" not in choices and OmegaConf.is_missing(cfg, "test_id"):
         print_purposes(list_purposes(GlobalHydra.instance().config_loader()), get_console())
@@ -151,15 +158,32 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         find_scorer(spec.scorer.model)
     # A missing program is found before anything is waited for.
     _build_commands(spec, project, run_dir, ())
-    with lease_gpus(pool, request, on_wait=lambda text: _say(f"{spec.test_id}: {text}")) as lease:
-        plan = _make_plan(
-            spec, cfg, words, run_dir, project=project, pool=pool, lease=lease, repeat=repeat, spec_file=spec_file
-        )
-        steps = f"{spec.requested_steps} steps" if spec.requested_steps else "as many steps as its config says"
-        where = f"GPU {', '.join(lease.devices)}" if lease.devices else "the CPU"
-        _say(f"{spec.test_id}: {spec.project_dir}, {spec.config}, {steps} on {where} ({spec.backend.name})")
-        with Progress(get_console(), spec.requested_steps) as progress:
-            return validate(plan, progress.show)
+
+    def run_once(avoid: tuple[str, ...]) -> tuple[Report, Facts, tuple[str, ...]]:
+        with lease_gpus(pool, request, avoid=avoid, on_wait=lambda text: _say(f"{spec.test_id}: {text}")) as lease:
+            plan = _make_plan(
+                spec, cfg, words, run_dir, project=project, pool=pool, lease=lease, repeat=repeat, spec_file=spec_file
+            )
+            steps = f"{spec.requested_steps} steps" if spec.requested_steps else "as many steps as its config says"
+            where = f"GPU {', '.join(lease.devices)}" if lease.devices else "the CPU"
+            _say(f"{spec.test_id}: {spec.project_dir}, {spec.config}, {steps} on {where} ({spec.backend.name})")
+            with Progress(get_console(), spec.requested_steps) as progress:
+                return *validate(plan, progress.show), plan.gpu_uuids
+
+    report, facts = repeat_run(
+        run_once, attempts, num_retries=spec.retries.infrastructure, explain_stop=_explain_stop, say=_say
+    )
+    if report.run_dir is not None:
+        report.write(run_dir.report_path)
+    return report, facts
+
+
+def _explain_stop() -> str:
+    """Says why no run is repeated any more in this multirun; an empty string outside of one."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return ""
+    return explain_stop(Path(hydra_config.sweep.dir), hydra_config.job.num)
 
 
 def _use_recording(
@@ -255,6 +279,7 @@ def _make_plan(
         written_after=written_after,
         num_gpus_available=len(pool.gpus),
         gpu_names=tuple(gpu.model for gpu in lease.gpus),
+        gpu_uuids=tuple(gpu.uuid for gpu in lease.gpus),
         repeat=repeat,
         spec_file=spec_file,
         server=server,

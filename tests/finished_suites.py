@@ -6,7 +6,7 @@ from typing import Any
 
 from fgvalidate.checks import Verdict
 from fgvalidate.facts import Facts
-from fgvalidate.report import Mutation, Report
+from fgvalidate.report import Attempt, Mutation, Report
 from fgvalidate.suite import Ending, Job, Plan, Suite, append_result, read_suite, record_ending, start_suite
 
 STARTED_AT = 1795360007.0
@@ -73,6 +73,18 @@ def make_report(outcome: Any, reason: str = "", **changes: Any) -> Report:
     return Report(**known | changes)
 
 
+def make_attempt(outcome: Any, reason: str = "", **changes: Any) -> Attempt:
+    known: dict[str, Any] = {
+        "outcome": outcome,
+        "failure": "infrastructure" if reason else "",
+        "reason": reason,
+        "run_dir": Path("/runs/tiny"),
+        "duration_s": 3.25,
+        "gpus": ("GPU-1",),
+    }
+    return Attempt(**known | changes)
+
+
 def make_facts(**values: Any) -> Facts:
     known = {
         "loss.curve": CURVE,
@@ -120,9 +132,15 @@ def make_mixed_suite(root: Path) -> Suite:
     return make_suite(
         root,
         (make_report("passed"), make_facts()),
-        (make_report("failed", "final_loss_max is 3, expected <= 2.0"), make_facts()),
+        (
+            make_report("failed", "convergence: final_loss_max is 3, expected <= 2.0", failure="convergence"),
+            make_facts(),
+        ),
         (make_report("skipped", "it needs 8 GPU(s), 4 are available", verdicts=(), duration_s=0.0), None),
-        (make_report("error", "config: must not be empty", verdicts=(), duration_s=0.0), None),
+        (
+            make_report("error", "spec: config: must not be empty", failure="spec", verdicts=(), duration_s=0.0),
+            None,
+        ),
         jobs=tuple(make_job(num, name) for num, name in enumerate(names)),
         ending="completed",
     )
@@ -133,7 +151,7 @@ def make_mutated_suite(root: Path, *names: str) -> Suite:
     reports = [
         make_report(
             "failed",
-            "1 fault survives: exit_code",
+            "spec: 1 fault survives: exit_code",
             mutations=(
                 Mutation(name="exit_code", status="survived", reason=name),
                 Mutation(name="timeout", status="noticed", noticed_by=(name, "b")),
@@ -172,6 +190,7 @@ def make_hostile_suite(root: Path) -> Suite:
                 "backend": {"name": text},
             },
             versions={text: text},
+            attempts=(make_attempt("failed", text, gpus=(text,)), make_attempt("passed", text)),
         )
         named = ("inference.scorer", "host.name", "repo.commit")
         facts = make_facts(

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from fgvalidate.gpu import Gpu, GpuProcess, build_gpu_variables, find_gpus, read_gpus, select_visible
+from fgvalidate.gpu import (
+    Gpu,
+    GpuProcess,
+    build_gpu_variables,
+    find_gpus,
+    measure_used_share,
+    read_gpus,
+    select_visible,
+)
 
 GIB = 1 << 30
 
@@ -101,6 +109,18 @@ def test_machine_whose_driver_fails_has_no_gpus_and_says_so(
     pool = find_gpus()
 
     assert (pool.devices, pool.reason) == ((), reason)
+
+
+def test_largest_share_of_used_memory_is_of_the_gpus_that_are_named(simulated_gpus: Callable[[int], Any]) -> None:
+    gpus = simulated_gpus(4)
+    gpus.change(0, used=8 * GIB)
+    gpus.change(1, used=20 * GIB)
+    gpus.change(2, used=80 * GIB)
+    gpus.change(3, total=None)
+
+    assert measure_used_share(gpus.uuids[:2]) == 0.25
+    assert measure_used_share(gpus.uuids[3:]) is None
+    assert measure_used_share([]) is None
 
 
 def test_gpu_says_its_model_its_memory_and_its_processes(simulated_gpus: Callable[[int], Any]) -> None:

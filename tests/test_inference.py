@@ -54,14 +54,14 @@ def test_the_server_gets_what_forgathers_server_takes(serve: Call, forgather_roo
 @pytest.mark.parametrize(
     ("ways", "overrides", "words"),
     [
-        ("die=1", (), "exited with code 1 before it was healthy"),
-        ("unhealthy", ("inference.server_timeout=2",), "not healthy after 2 s"),
-        ("slow=30", ("inference.server_timeout=2",), "not healthy after 2 s"),
-        ("broken", (), "the first completion failed: POST "),
-        ("die_after_health=3", (), "exited with code 3"),
-        ("hang", ("inference.request_timeout=2",), "was not answered in full within 2 s"),
-        ("answer=nonsense", (), "what is not JSON: nonsense"),
-        ("taken=9", (), "its port was taken 3 times"),
+        ("die=1", (), "crash: exited with code 1 before it was healthy"),
+        ("unhealthy", ("inference.server_timeout=2",), "launch: not healthy after 2 s"),
+        ("slow=30", ("inference.server_timeout=2",), "launch: not healthy after 2 s"),
+        ("broken", (), "launch: the first completion failed: POST "),
+        ("die_after_health=3", (), "crash: exited with code 3"),
+        ("hang", ("inference.request_timeout=2",), "launch: was not answered in full within 2 s"),
+        ("answer=nonsense", (), "launch: what is not JSON: nonsense"),
+        ("taken=9", (), "infrastructure: its port was taken 3 times"),
     ],
 )
 def test_a_server_that_fails_is_red_with_the_reason(
@@ -70,7 +70,9 @@ def test_a_server_that_fails_is_red_with_the_reason(
     run = serve(ways, *overrides)
 
     assert (run.code, run.red) == (1, TRAINED), run.stdout + run.stderr
-    assert words in run.check("server_healthy")["message"]
+    failure, _, said = words.partition(": ")
+    assert said in run.check("server_healthy")["message"]
+    assert run.report["failure"] == failure
     workplace.wait_until_empty()
 
 

@@ -5,7 +5,15 @@ from xml.etree import ElementTree
 
 import pytest
 import xmlschema
-from finished_suites import HOSTILE, make_facts, make_hostile_suite, make_mixed_suite, make_report, make_suite
+from finished_suites import (
+    HOSTILE,
+    make_attempt,
+    make_facts,
+    make_hostile_suite,
+    make_mixed_suite,
+    make_report,
+    make_suite,
+)
 
 from fgvalidate.junit import write_junit
 from fgvalidate.report import escape_controls
@@ -39,11 +47,18 @@ def test_each_spec_is_a_case_that_ended_as_it_did(mixed: ElementTree.Element) ->
         (attributes("good", "26.25"), [("system-out", None)]),
         (
             attributes("bad", "26.25"),
-            [("failure", "final_loss_max is 3, expected <= 2.0"), ("system-out", None), ("system-err", None)],
+            [
+                ("failure", "convergence: final_loss_max is 3, expected <= 2.0"),
+                ("system-out", None),
+                ("system-err", None),
+            ],
         ),
         (attributes("large", "0.0"), [("skipped", "it needs 8 GPU(s), 4 are available"), ("system-out", None)]),
-        (attributes("wrong", "0.0"), [("error", "config: must not be empty"), ("system-out", None)]),
-        (attributes("lost", "0.0"), [("error", "lost: its process ended without a word"), ("system-out", None)]),
+        (attributes("wrong", "0.0"), [("error", "spec: config: must not be empty"), ("system-out", None)]),
+        (
+            attributes("lost", "0.0"),
+            [("error", "infrastructure: lost: its process ended without a word"), ("system-out", None)],
+        ),
     ]
 
 
@@ -83,6 +98,29 @@ def test_properties_say_what_was_run_and_observed(mixed: ElementTree.Element) ->
         "versions.python": "3.11.7",
         "versions.fgvalidate": "0.1.0",
     }
+
+
+def test_class_of_a_failure_is_its_type_and_attempts_are_properties(tmp_path: Path) -> None:
+    attempts = (make_attempt("failed", "infrastructure: full"), make_attempt("passed"))
+    reason = "passed on attempt 2; attempt 1: infrastructure: full"
+    suite = make_suite(
+        tmp_path / "suite",
+        (make_report("failed", "numerics: nan", failure="numerics"), make_facts()),
+        (make_report("error", "launch: no program", failure="launch"), None),
+        (make_report("error", "ended: the multirun was interrupted"), None),
+        (make_report("passed", reason, attempts=attempts), make_facts()),
+        ending="completed",
+    )
+
+    write_junit(tmp_path / "junit.xml", suite)
+
+    root = read(tmp_path / "junit.xml")
+    types = [child.get("type") for case in root.iter("testcase") for child in case if child.tag in {"failure", "error"}]
+    assert types == ["numerics", "launch", "error"]
+    properties = {item.get("name"): item.get("value") for item in root.findall("testsuite[4]/properties/property")}
+    assert properties["passed"] == reason
+    assert (properties["attempts.1"], properties["attempts.2"]) == ("infrastructure: full", "passed")
+    assert root.find("testsuite[1]/properties/property[@name='failure']").get("value") == "numerics"  # type: ignore[union-attr]
 
 
 def test_server_log_is_captured(tmp_path: Path) -> None:

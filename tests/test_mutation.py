@@ -193,7 +193,7 @@ def test_fault_is_noticed_by_the_check_that_is_meant_for_it(plant: Call, name: s
     found, report = plant(name)
 
     assert (found.status, found.noticed_by) == ("noticed", NOTICED_BY[name]), found
-    assert found.reason.startswith(NOTICED_BY[name][0])
+    assert NOTICED_BY[name][0] in found.reason.partition(";")[0]
     assert (report.outcome, report.reason) == ("passed", "1 noticed")
 
 
@@ -203,7 +203,7 @@ def test_fault_survives_without_that_check(plant: Call, name: str) -> None:
 
     assert (found.status, found.noticed_by) == ("survived", ())
     assert report.outcome == "failed"
-    assert report.reason == f"1 fault survives: {name}"
+    assert report.reason == f"spec: 1 fault survives: {name}"
 
 
 @pytest.mark.parametrize("name", ["worker_killed", "no_final_record"])
@@ -213,7 +213,7 @@ def test_stage_that_a_fault_keeps_from_running_is_noticed_without_any_check(
     found, _ = plant(name, *NOTICED_BY[name], run_dir=recorded.speaking)
 
     assert (found.status, found.noticed_by) == ("noticed", ())
-    assert found.reason == "the inference stage was not run: training did not finish"
+    assert found.reason == "evidence: the inference stage was not run: training did not finish"
 
 
 def test_check_that_only_warns_notices_nothing(plant: Call) -> None:
@@ -295,7 +295,7 @@ def test_fault_that_would_change_nothing_is_not_applicable(
 
     assert (found.status, found.noticed_by) == ("not_applicable", ())
     assert found.reason.startswith(reason)
-    assert (report.outcome, report.reason) == ("failed", "1 not applicable")
+    assert (report.outcome, report.reason) == ("failed", "spec: no fault is noticed: 1 not applicable")
 
 
 @pytest.mark.parametrize("name", OF_THE_SERVER)
@@ -380,7 +380,7 @@ def test_last_loss_gets_worse_whatever_its_sign(plant: Call, recorded: Recorded,
     found, _ = plant("loss_x1_5", *UNBOUNDED, run_dir=copy, checks={"low": low})
 
     assert found.noticed_by == ("low",)
-    assert found.reason.startswith(f"low is {loss + 1:g}, expected <= {loss}")
+    assert found.reason.startswith(f"convergence: low is {loss + 1:g}, expected <= {loss}")
 
 
 def test_waived_fault_is_shown_with_its_reason(plant: Call) -> None:
@@ -388,7 +388,7 @@ def test_waived_fault_is_shown_with_its_reason(plant: Call) -> None:
 
     assert (found.status, found.reason) == ("waived", "the launcher always says 0")
     # Not to have noticed anything is no pass.
-    assert (report.outcome, report.reason) == ("failed", "1 waived")
+    assert (report.outcome, report.reason) == ("failed", "spec: no fault is noticed: 1 waived")
 
 
 def test_waiver_of_a_fault_that_is_noticed_is_said_to_be_needless(plant: Call) -> None:
@@ -416,7 +416,7 @@ def refuse(run_dir: Path, tmp_path: Path, *off: str, **changes: Any) -> str:
 def test_run_that_is_red_is_refused(recorded: Recorded, tmp_path: Path) -> None:
     said = refuse(recorded.training, tmp_path, loss__final_max=1.0)
 
-    assert "the recorded run is not green, so no fault could be told from it: final_loss_max is 4." in said
+    assert "the recorded run is not green, so no fault could be told from it: convergence: final_loss_max is 4." in said
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_fault_that_survives_is_named_and_the_exit_code_is_1(recorded: Recorded)
 
     assert run.code == 1, run.stdout + run.stderr
     assert run.report["outcome"] == "failed"
-    assert run.report["reason"] == "1 fault survives: exit_code (1 waived, 20 noticed, 7 not applicable)"
+    assert run.report["reason"] == "spec: 1 fault survives: exit_code (1 waived, 20 noticed, 7 not applicable)"
     assert f"not applicable, there is no inference stage: {', '.join(OF_THE_SERVER)}" in run.stdout
     assert "it hangs at times" in run.stdout
 

@@ -11,6 +11,7 @@ import pytest
 from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.process import ProcessResult
+from fgvalidate.signatures import Sign
 from fgvalidate.steps import Step
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog, read_training_log
@@ -61,6 +62,7 @@ def observe(log: TrainingLog, **changes: Any) -> Facts:
         commit="1f2e-dirty",
         num_gpus_available=2,
         gpu_names=("NVIDIA H100",),
+        foreign_memory_share=0.25,
         host="here",
         num_cores=2,
         inference="there is no inference stage",
@@ -79,8 +81,8 @@ def test_good_run_has_every_fact(tmp_path: Path) -> None:
     facts = observe(make_log(tmp_path, TEN, TWENTY, evaluation, FINAL), watched=SEEN)
 
     fixed = {name: value for name, value in facts.values.items() if not name.startswith(LOG_PREFIX)}
-    left_out = {name for name in CATALOGUE if name.startswith("inference.")} | {"watch.stopped_after_s"}
-    assert set(fixed) == set(CATALOGUE) - left_out
+    left_out = ("inference.", "infrastructure.", "stderr.exception", "watch.stopped_")
+    assert set(fixed) == {name for name in CATALOGUE if not name.startswith(left_out)}
     assert (fixed["watch.num_steps"], fixed["watch.longest_gap_s"]) == (2, 1.5)
     assert fixed["loss.drop"] == 0.25
     assert (fixed["train.finished"], fixed["train.global_step"], fixed["train.epoch_ended"]) == (True, 20, True)
@@ -97,6 +99,30 @@ def test_no_fact_is_outside_the_catalogue(tmp_path: Path) -> None:
         names = {*facts.values, *facts.notes, *facts.not_applicable}
         assert {name for name in names if not name.startswith(LOG_PREFIX)} <= set(CATALOGUE)
         assert None not in facts.values.values()
+
+
+SIGN = Sign(signature="disk_full", hint="a disk is full", file="train.stderr", line_number=3, line="no space")
+
+
+def test_trouble_of_a_run_that_broke_off_is_quoted() -> None:
+    found = observe(MISSING, signs=(SIGN,), exception=Finding(4, "OSError: no space"))
+    nothing = observe(MISSING, signs=())
+    well = observe(MISSING)
+
+    assert found.values["infrastructure.findings"] == [dataclasses.asdict(SIGN)]
+    assert found.values["stderr.exception"] == {"line_number": 4, "line": "OSError: no space"}
+    assert nothing.values["infrastructure.findings"] == []
+    assert nothing.notes["stderr.exception"] == "no uncaught Python exception stands in stderr"
+    for name in ("infrastructure.findings", "stderr.exception"):
+        assert well.not_applicable[name] == "the run ended well, and nothing was looked for"
+
+
+def test_memory_of_others_is_a_share_unknown_or_of_no_gpu() -> None:
+    name = "gpu.foreign_memory_share"
+
+    assert observe(MISSING).values[name] == 0.25
+    assert name in observe(MISSING, foreign_memory_share=None).notes
+    assert name in observe(MISSING, foreign_memory_share=None, gpu_names=()).not_applicable
 
 
 def test_missing_log_is_a_reason_not_a_value() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from finished_suites import (
     HOSTILE,
+    make_attempt,
     make_facts,
     make_hostile_suite,
     make_job,
@@ -16,6 +17,7 @@ from finished_suites import (
     make_mutated_suite,
     make_report,
     make_suite,
+    make_verdict,
 )
 
 from fgvalidate.page import write_page, write_run_page
@@ -87,9 +89,9 @@ def test_page_begins_with_the_verdict(mixed: Outline) -> None:
         "exit code 1 ended completed started 2026-11-22 15:06:47 UTC took 2 min 52 s "
         "selected smoke and not slow (3 left out) python -m fgvalidate -m '+spec=glob(*)' "
         "outcome spec loss perplexity time "
-        "failed bad final_loss_max is 3, expected <= 2.0 3 34.25 26.2 s "
-        "error wrong config: must not be empty "
-        "error lost lost: its process ended without a word "
+        "failed bad convergence: final_loss_max is 3, expected <= 2.0 3 34.25 26.2 s "
+        "error wrong spec: config: must not be empty "
+        "error lost infrastructure: lost: its process ended without a word "
         "skipped large it needs 8 GPU(s), 4 are available "
         "passed good 3 34.25 26.2 s"
     )
@@ -143,6 +145,29 @@ def test_page_of_one_run_says_the_same_of_it(tmp_path: Path) -> None:
     assert "Once upon a time, there was a fox. It ran. perplexity 34.25 under builtin" in page.words
     assert [attributes["href"] for tag, attributes in page.elements if tag == "a"] == ["./facts.json"]
     assert sum(tag == "svg" for tag, _ in page.elements) == 1
+
+
+def test_attempts_are_listed(tmp_path: Path) -> None:
+    attempts = (make_attempt("failed", "infrastructure: full"), make_attempt("passed", gpus=("GPU-2",)))
+
+    write_run_page(tmp_path / "report.html", make_report("passed", "passed on attempt 2", attempts=attempts), None)
+
+    words = read_page(tmp_path / "report.html").words
+    assert (
+        "Attempts outcome why time GPUs folder failed infrastructure: full 3.2 s GPU-1 /runs/tiny passed 3.2 s GPU-2 "
+        "/runs/tiny Checks" in words
+    )
+
+
+def test_checks_that_were_expected_to_fail_are_told_apart(tmp_path: Path) -> None:
+    verdicts = (
+        make_verdict("a", "xfailed", 3, "<= 2", "as expected: x"),
+        make_verdict("b", "xpassed", 1, "<= 2", "passed"),
+    )
+
+    write_run_page(tmp_path / "report.html", make_report("failed", verdicts=verdicts), None)
+
+    assert "xfailed a 3 <= 2 as expected: x xpassed b 1 <= 2 passed" in read_page(tmp_path / "report.html").words
 
 
 def test_page_of_a_run_without_facts_is_whole(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import fgvalidate.perplexity
 from fgvalidate.builtin.stories import tell_stories
-from fgvalidate.errors import ScorerError
+from fgvalidate.errors import HubError, ScorerError
 from fgvalidate.perplexity import BackgroundScorer, Perplexity, Scorer, find_scorer, load_scorer
 
 ROOT = Path(__file__).parents[1]
@@ -347,8 +347,10 @@ def test_a_model_without_weights_on_the_hub_is_refused(serve_hub: Callable[..., 
 def test_a_model_that_the_hub_does_not_have_is_refused(serve_hub: Callable[..., None]) -> None:
     serve_hub(*FILES)
 
-    with pytest.raises(ScorerError, match=r"the hub does not give it \(.*404"):
+    with pytest.raises(ScorerError, match=r"the hub does not give it \(.*404") as refusal:
         find_scorer("acme/jugde")
+
+    assert not isinstance(refusal.value, HubError)
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(
@@ -358,7 +360,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
     serve_hub(*FILES, delay_s=2.0)
     started = time.monotonic()
 
-    with pytest.raises(ScorerError, match=r"the hub does not give it \(\w*Timeout"):
+    with pytest.raises(HubError, match=r"the hub does not give it \(\w*Timeout"):
         find_scorer("acme/judge")
 
     assert time.monotonic() - started < 1.5

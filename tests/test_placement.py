@@ -295,3 +295,18 @@ def test_every_turn_comes_under_an_endless_stream_of_others(gpus: list[Gpu], fir
         if id(first) in served:
             return
     pytest.fail(f"{first} was never served")
+
+
+def test_gpu_to_avoid_is_taken_only_where_others_do_not_do() -> None:
+    gpus, one, two = make_gpus(3), Request(num_gpus=1), Request(num_gpus=2)
+
+    def avoid(*names: str, claims: Sequence[Claim] = (), request: Request = one) -> list[str] | None:
+        chosen = choose_gpus(gpus, claims, request, avoid=names)
+        return None if chosen is None else [gpu.name for gpu in chosen]
+
+    assert avoid("GPU-0") == ["1"]
+    assert avoid("GPU-0", "GPU-1") == ["2"]
+    assert avoid("GPU-0", "GPU-1", "GPU-2") == ["0"]
+    assert avoid("GPU-1", request=two) == ["0", "2"]
+    assert avoid("GPU-0", claims=[claim(1)], request=two) == ["0", "2"]
+    assert avoid("GPU-2", claims=[claim(0, 1)]) == ["2"]

@@ -113,7 +113,7 @@ def test_job_that_is_killed_is_an_error_and_the_others_go_on(start: Start, specs
     assert app.returncode == 2, stdout + stderr
     assert outcomes["good"] == ("passed", "")
     assert outcomes["killed"][0] == "error"
-    assert outcomes["killed"][1].startswith("lost: its process was killed by signal 9")
+    assert outcomes["killed"][1].startswith("infrastructure: lost: its process was killed by signal 9")
     workplace.wait_until_empty(limit_s=60)
 
 
@@ -183,8 +183,8 @@ def test_killed_multirun_leaves_nothing_running_and_can_be_reported(start: Start
     assert again.returncode == 2, again.stdout + again.stderr
     assert read_outcomes(root) == {
         "good": ("passed", ""),
-        "running": ("error", "lost: the multirun was killed"),
-        "other": ("error", "lost: the multirun was killed"),
+        "running": ("error", "infrastructure: lost: the multirun was killed"),
+        "other": ("error", "infrastructure: lost: the multirun was killed"),
     }
     assert "killed" in again.stdout.splitlines()[-1]
 
@@ -207,7 +207,9 @@ def test_bug_of_ours_loses_one_spec_and_is_quoted(specs: Any, workplace: Any) ->
 
     outcomes = read_outcomes(run.run_dir)
     assert (run.code, outcomes["good"]) == (2, ("passed", ""))
-    assert outcomes["broken"][1].startswith("lost: its process ended with exit code 1; the last it printed, in ")
+    assert outcomes["broken"][1].startswith(
+        "infrastructure: lost: its process ended with exit code 1; the last it printed, in "
+    )
     assert outcomes["broken"][1].endswith("RuntimeError: a bug")
 
 

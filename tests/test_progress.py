@@ -32,6 +32,20 @@ def test_last_whole_row_counts(tmp_path: Path, text: str, expected: Step | None)
     assert Follower(tmp_path / "out").read() == expected
 
 
+def test_file_that_is_begun_anew_is_followed_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text(HEADER + ROW.format(step=200, loss="0.5"), encoding="utf-8")
+    follower = Follower(path)
+    follower.read()
+
+    path.write_text(HEADER, encoding="utf-8")
+    begun = follower.read()
+    path.write_text(HEADER + ROW.format(step=2, loss="6.9"), encoding="utf-8")
+
+    assert begun is None
+    assert follower.read() == Step(2, 6.9)
+
+
 def test_nan_is_shown_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "out").write_text(ROW.format(step=2, loss="nan"), encoding="utf-8")
 

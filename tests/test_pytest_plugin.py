@@ -207,7 +207,7 @@ def test_red_spec_shows_its_checks_first_cause_and_command(
 
     run = session.run("--fg-specs", "conf/spec", "--fg-override", "max_steps=20", *options)
 
-    cause = "finite_loss is 1, expected == 0 (the first is nan at step 20)"
+    cause = "numerics: loss is nan at step 20 (finite_loss)"
     assert (run.code, run.outcomes) == (1, {"good": "passed", "red": "failure"})
     assert re.search(r"^finite_loss +failed +1 +== 0 +the first is nan at step 20", run.report, re.MULTILINE)
     assert re.search(rf"^FAILED red in [\d.]+ s: {re.escape(cause)}$", run.report, re.MULTILINE)
@@ -259,6 +259,19 @@ def test_bad_flat_spec_is_a_collection_error_in_a_line(session: Pytest) -> None:
     assert "Traceback" not in run.stdout + run.stderr
 
 
+def test_spec_that_is_red_as_expected_is_an_xfail_and_such_a_check_a_warning(session: Pytest, specs: Any) -> None:
+    specs.write("diverges", "loss=20:NaN", xfail="no warmup")
+    specs.write("high", loss={"final_max": 1.0}, xfail_checks={"final_loss_max": "20 steps are too few"})
+
+    run = session.run("--fg-specs", "conf/spec")
+
+    assert run.code == 0
+    line = r"^XFAIL conf/spec/diverges.yaml::diverges - .*red as expected \(no warmup\): numerics: "
+    assert re.search(line, run.stdout, re.MULTILINE)
+    assert "1 passed, 1 xfailed" in run.stdout
+    assert "final_loss_max is red as expected: 20 steps are too few" in run.stdout
+
+
 def test_spec_that_cannot_be_validated_fails_with_the_line(session: Pytest, specs: Any) -> None:
     specs.write("lost", project_dir="nowhere")
 
@@ -266,7 +279,7 @@ def test_spec_that_cannot_be_validated_fails_with_the_line(session: Pytest, spec
 
     assert (run.code, run.outcomes) == (1, {"lost": "failure"})
     assert re.search(
-        r"^ERROR lost: conf/spec/lost.yaml:\d+: project_dir: no such folder: nowhere", run.report, re.MULTILINE
+        r"^ERROR lost: spec: conf/spec/lost.yaml:\d+: project_dir: no such folder: nowhere", run.report, re.MULTILINE
     )
     assert "Traceback" not in run.stdout + run.stderr
 
@@ -304,7 +317,7 @@ def test_spec_whose_process_is_killed_is_a_failure(start: Any, workplace: Any) -
 
     stdout, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "ERROR hanging: lost: its process was killed by signal 9" in stdout
+    assert "ERROR hanging: infrastructure: lost: its process was killed by signal 9" in stdout
     workplace.wait_until_empty()
 
 

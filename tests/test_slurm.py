@@ -95,7 +95,7 @@ class Launch:
 
     def explain(self, num: int) -> str:
         """Returns why a job has ended, without the numbers that no test can know."""
-        return re.sub(r"after \d+ s", "after N s", self.rows[num].reason)
+        return re.sub(r"after \d+ s", "after N s", self.rows[num].reason.removeprefix("infrastructure: "))
 
 
 @dataclass
@@ -296,7 +296,7 @@ def test_every_lost_job_has_a_row_that_says_how_and_the_others_finish(launch: La
     # Slurm says it twice, and either may come last.
     assert re.search(r"exceeded (job )?memory limit", last_words, re.IGNORECASE)
     refusal = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
-    assert run.rows[8].reason == f"Slurm did not take the job: {refusal}"
+    assert run.rows[8].reason == f"infrastructure: Slurm did not take the job: {refusal}"
     log = run.root / ".submitit" / f"{unstarted}_0_log.out"
     assert run.explain(9) == f"Slurm job {unstarted}: CANCELLED, after N s; it left no log ({log})"
 
@@ -466,7 +466,7 @@ def test_sbatch_that_never_works_is_an_error_and_no_hang(launch: Launcher, tmp_p
     assert run.finish() == 0, run.stderr
 
     assert {num: row.reason for num, row in run.rows.items()} == {
-        0: "Slurm did not take the job: sbatch: error: Socket timed out"
+        0: "infrastructure: Slurm did not take the job: sbatch: error: Socket timed out"
     }
 
 
@@ -512,7 +512,8 @@ def test_an_absent_controller_is_no_hang_and_its_jobs_are_ended_when_it_is_back(
 
     job_id, log = run.saw(0)["job_id"], run.find_log(0)
     silence = "Slurm has not answered for 12 s, and it"
-    assert {num: row.reason for num, row in run.rows.items()} == {
+    assert {row.failure for row in run.rows.values()} == {"infrastructure"}
+    assert {num: row.reason.removeprefix("infrastructure: ") for num, row in run.rows.items()} == {
         0: f"Slurm job {job_id}: {silence} may still run: scancel {job_id}; its log is {log}, and ends: does hang",
         1: f"{silence} was not submitted",
     }
@@ -571,7 +572,7 @@ def test_a_job_that_runs_far_beyond_its_limit_is_given_up(tmp_path: Path) -> Non
         watch._check_limits(one, entry, 0.0)
         rows.append({num: row.report.reason for num, row in read_results(tmp_path).items()})
 
-    assert rows == [{}, {0: "Slurm job 7: still COMPLETING after 100 s, its limit is 60 s; cancelled"}]
+    assert rows == [{}, {0: "infrastructure: Slurm job 7: still COMPLETING after 100 s, its limit is 60 s; cancelled"}]
 
 
 def test_a_launch_without_a_plan_is_refused(launch: Launcher) -> None:

@@ -69,7 +69,7 @@ def test_what_the_application_refuses_is_quoted(run: Any, specs: Any) -> None:
     found = run("good", chosen="god")
 
     assert found.report.outcome == "error"
-    assert found.report.reason.startswith("spec=god: there is no such spec. Did you mean 'good'?")
+    assert found.report.reason.startswith("spec: spec=god: there is no such spec. Did you mean 'good'?")
 
 
 def test_result_of_another_spec_is_an_error(run: Any, specs: Any) -> None:
@@ -88,7 +88,7 @@ def test_several_results_are_an_error(run: Any, specs: Any) -> None:
     found = run("good", "max_steps=20,30")
 
     assert (found.report.outcome, found.facts) == ("error", None)
-    assert found.report.reason == "lost: its process ended with exit code 0"
+    assert found.report.reason == "infrastructure: lost: its process ended with exit code 0"
 
 
 def test_no_result_is_an_error(run: Any, specs: Any) -> None:
@@ -96,7 +96,10 @@ def test_no_result_is_an_error(run: Any, specs: Any) -> None:
 
     found = run("good", "list=true")
 
-    assert (found.report.outcome, found.report.reason) == ("error", "lost: its process ended with exit code 0")
+    assert (found.report.outcome, found.report.reason) == (
+        "error",
+        "infrastructure: lost: its process ended with exit code 0",
+    )
 
 
 def test_pass_that_the_exit_code_does_not_confirm_is_an_error(
@@ -112,7 +115,10 @@ def test_pass_that_the_exit_code_does_not_confirm_is_an_error(
 
     found = run("good")
 
-    assert (found.report.outcome, found.report.reason) == ("error", "lost: its process ended with exit code 7")
+    assert (found.report.outcome, found.report.reason) == (
+        "error",
+        "infrastructure: lost: its process ended with exit code 7",
+    )
 
 
 def test_summary_of_ci_is_not_written_once_a_spec(

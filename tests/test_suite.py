@@ -48,11 +48,11 @@ def test_counts_headline_and_ranking_name_the_worst_first(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("ending", "reason", "code"),
     [
-        ("completed", "lost: its process ended without a word", 2),
+        ("completed", "infrastructure: lost: its process ended without a word", 2),
         ("stopped", "not run: fail_fast stopped the multirun after the first red spec", 0),
         ("interrupted", "not run: the multirun was interrupted", 130),
         ("terminated", "not run: the multirun was terminated", 143),
-        ("killed", "lost: the multirun was killed", 2),
+        ("killed", "infrastructure: lost: the multirun was killed", 2),
     ],
 )
 def test_job_without_a_result_says_why(tmp_path: Path, ending: Ending, reason: str, code: int) -> None:

@@ -180,7 +180,7 @@ def test_reports_of_a_killed_suite_are_built_from_what_was_written_down(tmp_path
     assert (answer.returncode, answer.stderr) == (2, "")
     assert answer.stdout.endswith("2 specs: 1 error, 1 passed (killed; this is what was written down until then)\n")
     assert (document["ending"], document["duration_s"]) == ("killed", round(read_suite(suite.root).duration_s, 3))
-    assert document["specs"][1]["report"]["reason"] == "lost: the multirun was killed"
+    assert document["specs"][1]["report"]["reason"] == "infrastructure: lost: the multirun was killed"
 
 
 def test_exit_code_is_the_suites(tmp_path: Path) -> None:

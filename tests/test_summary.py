@@ -68,9 +68,9 @@ python -m fgvalidate -m '+spec=glob(*)'
 
 | | spec | loss | perplexity | time | first cause |
 |---|---|---:|---:|---:|---|
-| :x: failed | bad | 3 | 34.25 | 26.2 s | final\\_loss\\_max is 3, expected &lt;= 2.0 |
-| :warning: error | wrong |  |  |  | config: must not be empty |
-| :warning: error | lost |  |  |  | lost: its process ended without a word |
+| :x: failed | bad | 3 | 34.25 | 26.2 s | convergence: final\\_loss\\_max is 3, expected &lt;= 2.0 |
+| :warning: error | wrong |  |  |  | spec: config: must not be empty |
+| :warning: error | lost |  |  |  | infrastructure: lost: its process ended without a word |
 | :fast_forward: skipped | large |  |  |  | it needs 8 GPU(s), 4 are available |
 | :white_check_mark: passed | good | 3 | 34.25 | 26.2 s |  |
 

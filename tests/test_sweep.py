@@ -84,7 +84,7 @@ def test_red_spec_is_printed_with_its_checks_and_first_cause(specs: Any, fgvalid
 
     assert re.search(r"^finite_loss +failed +1 ", run.stdout, re.MULTILINE)
     assert "FAILED   red in " in run.stdout
-    assert "finite_loss is 1, expected == 0 (the first is nan at step 20)" in run.stdout
+    assert "numerics: loss is nan at step 20 (finite_loss)" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("FAILED 2 specs: 1 failed, 1 passed in ")
 
 

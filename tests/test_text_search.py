@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvalidate.text_search import CHUNK_BYTES, Finding, read_tail, search_text
+from fgvalidate.text_search import CHUNK_BYTES, LONGEST_LINE_BYTES, Finding, read_tail, search_lines, search_text
 
 
 def write(tmp_path: Path, content: bytes) -> Path:
@@ -74,3 +74,28 @@ def test_bytes_that_are_no_text_are_survived(tmp_path: Path) -> None:
 )
 def test_tail(tmp_path: Path, content: bytes, expected: list[str]) -> None:
     assert read_tail(write(tmp_path, content), num_lines=2) == expected
+
+
+def test_expression_is_matched_within_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "one\ntwo é 3\nfour two\n3\n".encode())
+
+    found = search_lines(path, {"a": r"two[^x]*3", "b": r"^four", "c": r"one\s+two", "d": "é"})
+
+    assert found == {"a": Finding(2, "two é 3"), "b": Finding(3, "four two"), "c": None, "d": Finding(2, "two é 3")}
+
+
+def test_lines_are_numbered_beyond_many_chunks_and_across_them(tmp_path: Path) -> None:
+    num_lines = 2 * CHUNK_BYTES // 10
+    path = write(tmp_path, b"123456789\n" * num_lines + b"the end: CUDA error 7")
+
+    assert search_lines(path, {"x": r"CUDA error \d"})["x"] == Finding(num_lines + 1, "the end: CUDA error 7")
+
+
+def test_line_without_an_end_is_searched_in_pieces(tmp_path: Path) -> None:
+    path = write(tmp_path, b"x" * (2 * CHUNK_BYTES + LONGEST_LINE_BYTES) + b" CUDA error")
+
+    found = search_lines(path, {"x": "CUDA error", "y": "absent"})
+
+    assert found["x"] is not None
+    assert found["x"].line_number == 1
+    assert found["y"] is None

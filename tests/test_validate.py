@@ -4,11 +4,10 @@ import math
 
 import pytest
 
-from fgvalidate.checks import Verdict
 from fgvalidate.facts import Facts
 from fgvalidate.inference import find_median
 from fgvalidate.spec import Backend, Loss, Spec
-from fgvalidate.validate import advise, explain, name_band, quote_text
+from fgvalidate.validate import advise, name_band, quote_text
 
 
 @pytest.mark.parametrize(
@@ -46,14 +45,6 @@ def test_median_needs_every_value(values: list[float | None], median: float | No
 
 def test_median_with_nan_is_nan() -> None:
     assert math.isnan(find_median([1.0, math.nan, 2.0]) or 0.0)
-
-
-def test_first_cause_comes_first() -> None:
-    gone = Verdict(name="a", status="error", actual=None, expected="== 0", message="no fact")
-    high = Verdict(name="b", status="failed", actual=3.0, expected="<= 2", message="why")
-
-    assert explain([high, gone]) == "b is 3, expected <= 2 (why); also red: a"
-    assert explain([gone]) == "a could not be judged: no fact"
 
 
 NONE_SET = "No loss bound is set. This run ended at 2; with 25 % of headroom: loss.final_max=2.5"

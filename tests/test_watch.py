@@ -321,37 +321,37 @@ STREAMS = [
     pytest.param(
         ("loss=40:NaN;hang_at=60",),
         "finite_loss",
-        "loss is nan at step 40; stopped at step 50 of 200 after ",
+        "numerics: loss is nan at step 40; stopped at step 50 of 200 after ",
         id="a NaN row on stdout",
     ),
     pytest.param(
         ("loss=40:99.0;hang_at=60", "loss.ceiling=50"),
         "loss_ceiling",
-        "loss is 99 at step 40, above loss.ceiling=50; stopped at step 50 of 200 after ",
+        "convergence: loss is 99 at step 40, above loss.ceiling=50; stopped at step 50 of 200 after ",
         id="a loss above the ceiling",
     ),
     pytest.param(
         ("stderr_at=45:RuntimeError: out of luck;hang_at=60",),
         "forbidden_stderr",
-        "stderr says 'RuntimeError'; stopped at step 50 of 200 after ",
+        "crash: stderr says 'RuntimeError'; stopped at step 50 of 200 after ",
         id="forbidden text on stderr",
     ),
     pytest.param(
         ("hang_at=60", "watch.stall_timeout=6"),
         "not_stalled",
-        "no step and no output for 6 s after step 50; stopped at step 50 of 200 after ",
+        "crash: no step and no output for 6 s after step 50; stopped at step 50 of 200 after ",
         id="a stall",
     ),
     pytest.param(
         ("loss=40:NaN;hang_at=60;ignore_sigterm;workers=2;dataloader",),
         "finite_loss",
-        "loss is nan at step 40; stopped at step 50 of 200 after ",
+        "numerics: loss is nan at step 40; stopped at step 50 of 200 after ",
         id="a NaN row of workers that ignore SIGTERM",
     ),
     pytest.param(
         ("loss=40:NaN;hang_at=60;stdout_flood=20000",),
         "finite_loss",
-        "loss is nan at step 40; stopped at step ",
+        "numerics: loss is nan at step 40; stopped at step ",
         id="a NaN row in a flood",
     ),
 ]
@@ -379,25 +379,25 @@ def test_trouble_ends_the_run_and_is_the_first_thing_that_is_said(
 
 
 @pytest.mark.parametrize(
-    ("faults", "overrides", "check", "actual"),
+    ("words", "check", "actual", "reason"),
     [
-        ("loss=40:NaN;hang_at=60;hang_s=2", (), "finite_loss", 1),
-        ("loss=40:99.0;hang_at=60;hang_s=2", ("loss.ceiling=50",), "loss_ceiling", 99.0),
-        ("hang_at=60;hang_s=4", ("watch.stall_timeout=1.5",), "not_stalled", True),
+        (("loss=40:NaN;hang_at=60;hang_s=2",), "finite_loss", 1, "numerics: loss is nan at step 40"),
+        (("loss=40:99.0;hang_at=60;hang_s=2", "loss.ceiling=50"), "loss_ceiling", 99.0, "convergence: loss_ceiling"),
+        (("hang_at=60;hang_s=4", "watch.stall_timeout=1.5"), "not_stalled", True, "crash: not_stalled is true"),
     ],
     ids=["nonfinite", "ceiling", "stall"],
 )
 def test_without_fail_fast_the_run_goes_on_and_is_as_red(
-    validate: Validate, faults: str, overrides: tuple[str, ...], check: str, actual: Any
+    validate: Validate, words: tuple[str, ...], check: str, actual: Any, reason: str
 ) -> None:
-    run = validate(faults, *overrides, "watch.fail_fast=false", "stderr.forbidden_patterns=[]")
+    run = validate(*words, "watch.fail_fast=false", "stderr.forbidden_patterns=[]")
 
     assert (run.code, run.red) == (1, {check}), run.stdout
     assert run.check(check)["actual"] == actual
     assert run.stdout.count("noted ") == 1
     assert run.facts["values"]["train.global_step"] == 200
     assert run.facts["values"]["watch.stopped"] is False
-    assert run.report["reason"].startswith(f"{check} is ")
+    assert run.report["reason"].startswith(reason)
 
 
 def test_what_was_seen_counts_although_the_log_is_empty(validate: Validate) -> None:

@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from fgvalidate.interruption import Terminated
 from fgvalidate.monitor import Monitor
 from fgvalidate.report import Report
-from fgvalidate.suite import RESULTS_NAME, Job, append_result, read_results
+from fgvalidate.suite import RESULTS_NAME, Job, append_result, read_results, report_error
 from hydra_plugins.fgvalidate_slurm._guard import SUBMITTED, SUBMITTING, Guard
 from hydra_plugins.fgvalidate_slurm._queue import (
     ENDED,
@@ -354,11 +354,11 @@ class _Watch:
                 self._lose(one, f"Slurm has not answered for {silence_s} s, and it was not submitted")
             self._leave_behind(one)
 
-    def _lose(self, one: _Tracked, what: str) -> None:
-        """Writes the row of a job that has none."""
+    def _lose(self, one: _Tracked, what: str, *, is_wanted: bool = False) -> None:
+        """Writes the row of a job that has none; that it ends is wanted, or the fault of the cluster."""
         name = f"Slurm job {one.job_id}: " if one.job_id else ""
         reason = f"{name}{what}{describe_log(one.log)}"
-        report = Report(test_id=one.job.test_id, outcome="error", reason=reason, command=one.job.command)
+        report = report_error(one.job, "" if is_wanted else "infrastructure", reason)
         try:
             append_result(self.root, one.job.num, report, None)
         except OSError as error:
@@ -390,7 +390,7 @@ class _Watch:
         self._read_rows()
         for one in self.tracked:
             if one.result is None and one.was_seen_running:
-                self._lose(one, f"ended: the multirun was {how}")
+                self._lose(one, f"ended: the multirun was {how}", is_wanted=True)
 
     def cancel_everything(self) -> None:
         """Cancels the jobs and waits until none is in the queue; what cannot be cancelled is left to the guard."""

@@ -33,7 +33,9 @@ class Settings:
     What goes wrong on the way: fail_at=STEP (a Python error), kill_at=STEP (this worker is killed),
     kill_torchrun_at=STEP (its launcher is), stop_after=STEP (fewer steps than asked for), stderr_at=STEP:TEXT,
     hang_at=STEP, hang_s=SECONDS (then it goes on), chatter (meanwhile it says so on stderr), ignore_sigterm,
-    obliging (SIGTERM ends the run as if it were complete), dataloader (a helper process that outlives the worker).
+    raise=STEP:TEXT (an OSError with this text), die=STEP:TEXT (it says so on stderr and exits), once=FILE (these two
+    happen only as long as there is no such file, and make it), obliging (SIGTERM ends the run as if it were complete),
+    dataloader (a helper process that outlives the worker).
     What goes wrong with the log: log=WAY (see `spoil`), no_final, train_on (a training record after the final one).
     What else is left: stdout=TEXT (before training), stdout_flood=LINES (with each record), stderr=TEXT (after it),
     stderr_flood=LINES (before that),
@@ -131,6 +133,10 @@ class Run:
         if step == self._settings.step("fail_at"):
             self.log.close()
             raise RuntimeError("shape '[32, 512]' is invalid for input of size 8192")
+        for way in ("raise", "die"):
+            at, _, text = self._settings.text(way).partition(":")
+            if at == str(step) and self._is_first_time():
+                self.break_off(way, text)
         if step == self._settings.step("kill_at"):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self._settings.step("kill_torchrun_at"):
@@ -147,6 +153,22 @@ class Run:
             time.sleep(0.05)
             if "chatter" in self._settings:
                 print("still there", file=sys.stderr, flush=True)
+
+    def _is_first_time(self) -> bool:
+        name = self._settings.text("once")
+        if name and Path(name).exists():
+            return False
+        if name:
+            Path(name).touch()
+        return True
+
+    def break_off(self, way: str, text: str) -> None:
+        if way == "die":
+            sys.stderr.write(text.replace("\\n", "\n") + "\n")
+            sys.stderr.flush()
+            os._exit(1)
+        self.log.close()
+        raise OSError(text.replace("\\n", "\n"))
 
     def record_step(self, step: int) -> None:
         if step % int(self._settings.number("logging_steps", 10)) == 0:
