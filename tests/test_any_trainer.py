@@ -1,5 +1,6 @@
 """Trainers of every log format, validated from the command line: what goes wrong with them is red."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +118,15 @@ def test_checks_read_the_log_s_own_values(train: Train) -> None:
     run = train("csv", "", slow, other)
 
     assert (run.code, run.red) == (1, {"slow", "other"})
+
+
+def test_a_missing_library_is_one_line_before_anything_starts(train: Train, workplace: Any, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['tensorboard'] = None\n", encoding="utf-8")
+    workplace.env["PYTHONPATH"] = f"{hidden}{os.pathsep}{workplace.env['PYTHONPATH']}"
+
+    run = train("tensorboard")
+
+    assert (run.code, run.run_dir, run.stderr.count("\n")) == (2, None, 1)
+    assert "tensorboard is not installed beside fgvalidate; pip install 'fgvalidate[tensorboard]'" in run.stderr
