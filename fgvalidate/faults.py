@@ -53,7 +53,9 @@ class Evidence:
     timeout: int
     """Seconds that it was allowed."""
     log: str | None
-    """The text of its training log; None: there is none."""
+    """The text of its training log; None: there is none, or no fault can be planted in it."""
+    log_problem: str = ""
+    """Why none can be planted in it; empty where it can."""
     log_age_s: float = 0.0
     """By how much the log is older than the run, seconds; 0: the run wrote it."""
     has_stderr: bool
@@ -326,7 +328,7 @@ def _babble(completion: Completion, answers: Answers) -> Completion:
 
 def _require_log(seen: Evidence) -> str:
     if seen.log is None:
-        raise NotApplicableError("the run left no log")
+        raise NotApplicableError(seen.log_problem or "the run left no log")
     return seen.log
 
 

@@ -4,6 +4,7 @@ Each fault of the catalogue is planted in what the run left, and all of that is 
 training. A fault that leaves every check green has survived. Nothing is trained and nothing is served.
 """
 
+import glob
 import math
 import os
 import shutil
@@ -34,7 +35,6 @@ from fgvalidate.training_log import TrainingLog, find_training_log
 from fgvalidate.validate import (
     decide,
     explain_unserved,
-    find_log_folder,
     list_patterns,
     note_unknown_keys,
     start_scorer,
@@ -233,6 +233,9 @@ class _Replay:
         values = trial.facts.values
         path = values.get("training_log.path")
         self._log_path = None if path is None else trial.recording.locate(path)
+        reader = trial.spec.backend.log.reader
+        can_write = reader == "forgather"
+        self._log_problem = "" if can_write else f"a log that the reader {reader} reads cannot be written with a fault"
         self._has_answers = "inference.server_healthy" in values
         self._scorer = start_scorer(trial.spec) if self._has_answers else None
         self._samples: dict[tuple[Completion, ...], list[Sample]] = {}
@@ -254,7 +257,8 @@ class _Replay:
         return Evidence(
             process=process,
             timeout=self._spec.timeout,
-            log=self._read_log(),
+            log=None if self._log_problem else self._read_log(),
+            log_problem=self._log_problem,
             log_age_s=DAY_S if values["training_log.state"] == "stale" else 0.0,
             has_stderr=self._stderr_path.is_file(),
             files=values["files.found"],
@@ -322,7 +326,7 @@ class _Replay:
         folder.mkdir()
         log = self._find_log(seen, folder)
         stderr = self._write_stderr(seen, folder)
-        has_files = find_log_folder(log) is not None
+        has_files = log.folder is not None
         observed = collect_facts(
             Observation(
                 process=seen.process,
@@ -346,9 +350,12 @@ class _Replay:
 
     def _find_log(self, seen: Evidence, folder: Path) -> TrainingLog:
         train_dir = self._recording.run_dir.train_dir
-        output_dir = folder / "train"
-        output_dir.mkdir()
-        written_after = output_dir.stat().st_mtime
+        output_dir, written_after = train_dir, -math.inf
+        if not self._log_problem:
+            output_dir = folder / "train"
+            output_dir.mkdir()
+            written_after = output_dir.stat().st_mtime
+            self._copy_proofs(output_dir)
         if seen.log is not None and self._log_path is not None:
             path = output_dir / self._log_path.relative_to(train_dir)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -356,11 +363,24 @@ class _Replay:
             if seen.log_age_s:
                 os.utime(path, (written_after - seen.log_age_s, written_after - seen.log_age_s))
         log = find_training_log(
-            output_dir, self._spec.backend.log, written_after=written_after, started_at=seen.process.started_at
+            output_dir,
+            self._spec.backend.log,
+            stdout=self._recording.run_dir.stdout_path,
+            written_after=written_after,
+            started_at=seen.process.started_at,
+            requested_steps=self._spec.requested_steps,
         )
         # It is spoken of as the file that the run wrote.
         reason = log.reason.replace(str(output_dir), str(train_dir))
         return replace(log, path=None if log.path is None else self._log_path, reason=reason)
+
+    def _copy_proofs(self, output_dir: Path) -> None:
+        """Makes the files whose being there proves that training ran to its end."""
+        pattern, train_dir = self._spec.backend.log.finished.file, self._recording.run_dir.train_dir
+        for match in glob.glob(pattern, root_dir=train_dir, recursive=True) if pattern is not None else ():
+            if (train_dir / match).is_file():
+                (output_dir / match).parent.mkdir(parents=True, exist_ok=True)
+                (output_dir / match).touch()
 
     def _write_stderr(self, seen: Evidence, folder: Path) -> Path | None:
         if not seen.has_stderr or not seen.added_stderr:

@@ -26,10 +26,14 @@ from fgvalidate.spec import (
     FAULTS,
     INTERNAL_FIELDS,
     KEEP,
+    LOG_KEYS,
+    LOG_READERS,
     SAVE_STRATEGIES,
     UNKNOWN_KEYS,
     Backend,
+    Finished,
     Inference,
+    Log,
     Loss,
     Mutations,
     Retries,
@@ -42,7 +46,7 @@ from fgvalidate.spec import (
 
 Document = dict[str, Any]
 
-CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend)
+CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Log, Finished)
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
@@ -113,8 +117,18 @@ RULES: dict[type, dict[str, Document]] = {
     Retries: {"infrastructure": {"minimum": 0}},
     Mutations: {"waive": {"propertyNames": {"enum": list(FAULTS)}, **_REASONS}},
     Backend: {
-        "log": {"pattern": _BELOW_OUTPUT},
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},
+    },
+    Log: {
+        "reader": {"enum": list(LOG_READERS)},
+        "path": {"pattern": _BELOW_OUTPUT},
+        "keys": {"additionalProperties": {"enum": list(LOG_KEYS)}},
+        "first_step": {"enum": [0, 1]},
+    },
+    Finished: {
+        "key": {"minLength": 1},
+        "file": {"pattern": _BELOW_OUTPUT},
+        "line": {"minLength": 1},
     },
 }
 """What holds of a field beside its type; the `__post_init__` methods of the dataclasses have the last word."""

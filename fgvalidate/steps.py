@@ -1,18 +1,19 @@
 """Training steps as a trainer tells of them: new bytes of its output come in, the steps in them go out.
 
 A `StepSource` reads one format: `StepTable` the rows on stdout that Forgather prints, `RecordArray` the JSON array that
-it logs. Each looks at every byte once, keeps at most the beginning of what is not whole yet, and gives the same rows
-however the output is cut into pieces.
+it logs; those of other formats are with their readers. Each looks at every byte once, keeps at most the beginning of
+what is not whole yet, and gives the same rows however the output is cut into pieces.
 """
 
 import codecs
 import json
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
-from fgvalidate.training_log import read_training_record
+from fgvalidate.log_records import to_float, to_step
 
 Row = tuple[bytes, bytes]
 """The global step and the loss of a training step, as they were printed; a step of b"" was not said."""
@@ -92,9 +93,14 @@ class StepTable:
 
 
 class RecordArray:
-    """The training records of a JSON array that is written record by record; what cannot be read ends it."""
+    """The training records of a JSON array that is written record by record; what cannot be read ends it.
 
-    def __init__(self) -> None:
+    Args:
+        describe: Returns the row of a record, None where it is no training record.
+    """
+
+    def __init__(self, describe: Callable[[dict[str, Any]], Row | None] | None = None) -> None:
+        self._describe = describe or describe_record
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._text = ""
         self._is_broken = False
@@ -111,7 +117,7 @@ class RecordArray:
             except (ValueError, RecursionError):
                 break  # not whole yet, or never
             position = end
-            if row := _describe(record):
+            if isinstance(record, dict) and (row := self._describe(record)):
                 rows.append(row)
         self._text = text[position:]
         self._is_broken = len(self._text) > LONGEST_RECORD_CHARACTERS
@@ -122,12 +128,12 @@ class RecordArray:
         return []
 
 
-def _describe(record: Any) -> Row | None:
-    found = read_training_record(record) if isinstance(record, dict) else None
-    if found is None:
+def describe_record(record: dict[str, Any]) -> Row | None:
+    """Returns the row of a training record, by the names that mean something here; None: it is another one."""
+    if "loss" not in record:
         return None
-    step, loss = found
-    return b"" if step is None else str(step).encode(), repr(loss).encode()
+    step = to_step(record.get("global_step"))
+    return b"" if step is None else str(step).encode(), repr(to_float(record["loss"])).encode()
 
 
 def find_least_loss(row: Row) -> float:

@@ -23,6 +23,7 @@ from fgvalidate.facts import Facts
 from fgvalidate.gpu import GpuPool, find_gpus
 from fgvalidate.judgement import judge_recording, require_apart, require_run_of
 from fgvalidate.lease import Lease, lease_gpus
+from fgvalidate.log_reader import open_reader
 from fgvalidate.operators import resolve_coalesce
 from fgvalidate.overview import print_purposes
 from fgvalidate.perplexity import find_scorer
@@ -156,6 +157,7 @@ def _run(cfg: DictConfig, words: list[str], attempts: Attempts) -> tuple[Report,
         request = Request(num_gpus=0, test_id=spec.test_id)  # it runs on the CPU
     if spec.inference is not None:
         find_scorer(spec.scorer.model)
+    open_reader(spec.backend.log)
     # A missing program is found before anything is waited for.
     _build_commands(spec, project, run_dir, ())
 

@@ -20,6 +20,7 @@ from fgvalidate.expectations import expect_failures
 from fgvalidate.facts import Facts
 from fgvalidate.gpu import measure_used_share
 from fgvalidate.inference import InferenceResult, run_inference
+from fgvalidate.log_reader import open_reader
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.perplexity import BackgroundScorer
 from fgvalidate.placement import FOREIGN_SHARE
@@ -28,7 +29,6 @@ from fgvalidate.report import FailureKind, Outcome, Report, read_versions
 from fgvalidate.run_dir import RunDir
 from fgvalidate.signatures import Sign, find_exception, find_signs
 from fgvalidate.spec import Spec
-from fgvalidate.steps import RecordArray, StepTable
 from fgvalidate.text_search import read_tail, search_text
 from fgvalidate.training_log import TrainingLog, find_growing_log, find_training_log
 from fgvalidate.watch import Watched, Watcher
@@ -128,14 +128,15 @@ def train_and_observe(plan: Plan, on_tick: Callable[[float, Watcher], None]) -> 
 
 def start_watcher(plan: Plan) -> Watcher:
     """Begins to watch the training command."""
-    run_dir = plan.run_dir
+    run_dir, settings = plan.run_dir, plan.spec.backend.log
+    reader = open_reader(settings)
     return Watcher(
         build_rules(plan.spec, plan.checks),
         stdout=run_dir.stdout_path,
         stderr=run_dir.stderr_path,
-        find_log=lambda: find_growing_log(run_dir.train_dir, plan.spec.backend.log, written_after=plan.written_after),
-        stdout_steps=StepTable(),
-        log_steps=RecordArray(),
+        find_log=lambda: find_growing_log(run_dir.train_dir, settings, written_after=plan.written_after),
+        make_stdout_steps=reader.make_stdout_source,
+        make_log_steps=reader.make_log_source,
         stacks=run_dir.stacks_path,
     )
 
@@ -170,7 +171,9 @@ def explain_unserved(spec: Spec, log: TrainingLog) -> str:
     """Says why there is nothing to serve; an empty string where there is."""
     if spec.inference is None:
         return "there is no inference stage"
-    return "training did not finish" if log.final is None else ""
+    if not log.finished:
+        return "training did not finish" if log.finished is False else "nothing proves that training finished"
+    return ""
 
 
 def train(plan: Plan, should_stop: Callable[[Process, float], bool]) -> ProcessResult:
@@ -200,12 +203,17 @@ def observe(
     """Looks at everything that the training command left, and at what the trained model says."""
     spec, run_dir = plan.spec, plan.run_dir
     log = find_training_log(
-        run_dir.train_dir, spec.backend.log, written_after=plan.written_after, started_at=process.started_at
+        run_dir.train_dir,
+        spec.backend.log,
+        stdout=run_dir.stdout_path,
+        written_after=plan.written_after,
+        started_at=process.started_at,
+        requested_steps=spec.requested_steps,
     )
     has_stderr = run_dir.stderr_path.is_file()
     findings = search_text(run_dir.stderr_path, list_patterns(spec)) if has_stderr else None
     forbidden = [name for name in spec.stderr.forbidden_patterns if findings and findings[name]]
-    has_broken_off = process.returncode != 0 or process.timed_out or log.final is None or bool(forbidden)
+    has_broken_off = process.returncode != 0 or process.timed_out or log.finished is False or bool(forbidden)
     inference = infer(plan, process, log, scorer)
     return collect_facts(
         Observation(
@@ -215,7 +223,7 @@ def observe(
             requested_steps=spec.requested_steps,
             findings=findings,
             stderr_bytes=run_dir.stderr_path.stat().st_size if has_stderr else None,
-            files=look_for_files(find_log_folder(log), spec.expected_files),
+            files=look_for_files(log.folder, spec.expected_files),
             created_files=created_files,
             commit=commit,
             num_gpus_available=plan.num_gpus_available,
@@ -234,11 +242,6 @@ def observe(
 def list_patterns(spec: Spec) -> list[str]:
     """Returns what is looked for in stderr."""
     return [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
-
-
-def find_log_folder(log: TrainingLog) -> Path | None:
-    """Returns the folder of the run's own log, where files are expected; None: there is no such log."""
-    return log.path.parent if log.path is not None and log.state != "stale" else None
 
 
 def look_for_signs(

@@ -170,8 +170,8 @@ class Watcher:
         stdout: The file that takes the run's stdout, as for `stderr`.
         stderr: See `stdout`.
         find_log: Returns the training log, None as long as there is none.
-        stdout_steps: Finds the steps in stdout.
-        log_steps: Finds them in the log.
+        make_stdout_steps: Returns what finds the steps in stdout from its beginning; None: nothing does.
+        make_log_steps: Likewise, in the log.
         stacks: File that takes the stacks when the run stalls.
 
     Attributes:
@@ -185,15 +185,16 @@ class Watcher:
         stdout: Path,
         stderr: Path,
         find_log: Callable[[], Path | None],
-        stdout_steps: StepSource,
-        log_steps: StepSource,
+        make_stdout_steps: Callable[[], StepSource | None],
+        make_log_steps: Callable[[], StepSource | None],
         stacks: Path,
     ) -> None:
         self._rules = rules
         self._stdout, self._stderr = GrowingFile(stdout), GrowingFile(stderr)
         self._find_log = find_log
         self._log: GrowingFile | None = None
-        self._stdout_steps, self._log_steps = stdout_steps, log_steps
+        self._stdout_steps = make_stdout_steps()
+        self._make_log_steps, self._log_steps = make_log_steps, make_log_steps()
         self._stdout_tally, self._log_tally = Tally(rules.ceiling), Tally(rules.ceiling)
         self._finder = TextFinder(rules.forbidden)
         self._timer = StallTimer(rules.stall_timeout_s)
@@ -235,7 +236,8 @@ class Watcher:
         """Takes in what came after the last look; to be called when the run has ended."""
         # Stderr and the log are read as a whole after it.
         self._read_stdout()
-        self._add_steps(self._stdout_tally, self._stdout_steps.finish())
+        if self._stdout_steps is not None:
+            self._add_steps(self._stdout_tally, self._stdout_steps.finish())
         tallies = self._stdout_tally, self._log_tally
         nonfinite = max(tallies, key=lambda tally: tally.num_nonfinite)
         above = [tally.highest for tally in tallies if tally.highest is not None]
@@ -262,7 +264,8 @@ class Watcher:
         has_output = False
         for chunk in self._stdout.read():
             has_output = True
-            self._add_steps(self._stdout_tally, self._stdout_steps.read(chunk))
+            if self._stdout_steps is not None:
+                self._add_steps(self._stdout_tally, self._stdout_steps.read(chunk))
         return has_output
 
     def _read_stderr(self) -> bool:
@@ -276,10 +279,15 @@ class Watcher:
     def _read_log(self) -> bool:
         if self._log is None and (path := self._find_log()) is not None:
             self._log = GrowingFile(path)
-        has_output = False
-        for chunk in self._log.read(LOG_BYTES_A_LOOK) if self._log is not None else ():
+        if self._log is None:
+            return False
+        has_output, num_restarts = False, self._log.num_restarts
+        for chunk in self._log.read(LOG_BYTES_A_LOOK):
             has_output = True
-            self._add_steps(self._log_tally, self._log_steps.read(chunk))
+            if self._log.num_restarts > num_restarts:
+                self._log_steps, num_restarts = self._make_log_steps(), self._log.num_restarts
+            if self._log_steps is not None:
+                self._add_steps(self._log_tally, self._log_steps.read(chunk))
         return has_output
 
     def _add_steps(self, tally: Tally, rows: list[Row]) -> None:

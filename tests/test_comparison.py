@@ -8,7 +8,7 @@ import pytest
 
 from fgvalidate.comparison import compare_commits, compare_specs, compare_versions
 from fgvalidate.composition import PACKAGE_DIR
-from fgvalidate.spec import Backend, Inference, Loss, Scorer, Server, Spec
+from fgvalidate.spec import Backend, Inference, Log, Loss, Scorer, Server, Spec
 
 
 def make_spec(**fields: Any) -> Spec:
@@ -20,7 +20,9 @@ def make_spec(**fields: Any) -> Spec:
         "inference": Inference(),
         "server": Server(name="s", program="python"),
         "scorer": Scorer(name="builtin", model=str(PACKAGE_DIR / "builtin/scorer")),
-        "backend": Backend(name="b", root="/a", program="/a/bin/train", env={"PYTHONPATH": "/a"}, log="log.json"),
+        "backend": Backend(
+            name="b", root="/a", program="/a/bin/train", env={"PYTHONPATH": "/a"}, log=Log(path="log.json")
+        ),
         "checks": {"final_loss_max": "<fact:loss.final> <= null"},
     }
     return Spec(**known | fields)
@@ -30,7 +32,7 @@ def compare(recorded: Spec, now: Spec) -> dict[str, str]:
     return {each.key: each.kind for each in compare_specs(asdict(recorded), now)}
 
 
-BACKEND: dict[str, Any] = {"name": "b", "root": "/a", "program": "/a/bin/train", "log": "log.json"}
+BACKEND: dict[str, Any] = {"name": "b", "root": "/a", "program": "/a/bin/train", "log": Log(path="log.json")}
 
 
 @pytest.mark.parametrize(

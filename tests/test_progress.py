@@ -87,8 +87,8 @@ def watch(folder: Path, *rows: str) -> Watcher:
         stdout=folder / "out",
         stderr=folder / "err",
         find_log=lambda: None,
-        stdout_steps=StepTable(),
-        log_steps=RecordArray(),
+        make_stdout_steps=StepTable,
+        make_log_steps=RecordArray,
         stacks=folder / "stacks.txt",
     )
     watcher.look(1.0, list)

@@ -81,7 +81,7 @@ TRAINING = {"global_step": 10, "epoch": 0.5, "loss": 4.5}
         ),
         ('[{"global_step": 10, "loss": null}, {"loss": "4"}]', [(b"10", b"nan"), (b"", b"nan")]),
         ('[{"global_step": 10, "eval_loss": NaN, "grad_norm": NaN}]', []),
-        ('[{"global_step": 10, "train_runtime": 3, "loss": NaN}]', []),
+        ('[{"global_step": 10, "train_runtime": 3, "loss": NaN}]', [(b"10", b"nan")]),
         ('[{"note": "{\\"loss\\": NaN}, \u00e9"}, {"global_step": 1, "loss": 2}]', [(b"1", b"2.0")]),
         ('[{"global_step": 10, "loss": 4.5}, {"global_step": 20, "lo', [(b"10", b"4.5")]),
         ('[{"global_step": 10, "loss": 4.5} {"global_step": 20, "loss": 1}', [(b"10", b"4.5"), (b"20", b"1.0")]),

@@ -12,6 +12,10 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     ("errors",),
     ("spec", "supervisor", "interruption", "terminal", "config_shape", "selection", "yaml_text"),
+    ("log_records",),
+    ("steps", "json_records"),
+    ("log_reader",),
+    ("log_csv", "log_forgather", "log_jsonl", "log_stdout", "log_tensorboard", "log_trainer_state"),
     (
         "process",
         "run_dir",
@@ -27,7 +31,6 @@ ORDER = (
     ),
     (
         "stacks",
-        "steps",
         "signatures",
         "command",
         "command_line",

@@ -122,8 +122,8 @@ class Scene:
             stdout=folder / "stdout",
             stderr=folder / "stderr",
             find_log=lambda: self.log if self.log.exists() else None,
-            stdout_steps=StepTable(),
-            log_steps=RecordArray(),
+            make_stdout_steps=StepTable,
+            make_log_steps=RecordArray,
             stacks=folder / "stacks.txt",
         )
         self.now_s = 0.0

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fgvalidate.composition import register_schema
-from fgvalidate.spec import Backend, Loss, Spec, Stderr, Watch
+from fgvalidate.spec import Backend, Log, Loss, Spec, Stderr, Watch
 from fgvalidate.watch import Rules
 from fgvalidate.watch_rules import build_rules
 
@@ -28,7 +28,7 @@ def build(*, checks: dict[str, str | None] | None = None, **fields: Any) -> Rule
     given = {
         "loss": Loss(ceiling=9.0),
         "stderr": Stderr(forbidden_patterns=["CUDA error", "a"], warn_patterns=["b"]),
-        "backend": Backend(name="fake", log="x"),
+        "backend": Backend(name="fake", log=Log(path="x")),
         **fields,
     }
     spec = Spec(test_id="x", project_dir="p", config="c", **given)
