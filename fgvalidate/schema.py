@@ -22,11 +22,16 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
 
 from fgvalidate.spec import (
+    FORM_PATTERN,
     INTERNAL_FIELDS,
     KEEP,
+    LISTS,
     SAVE_STRATEGIES,
+    SAVES_MODEL,
     UNKNOWN_KEYS,
+    WHEN_PATTERN,
     Backend,
+    Flags,
     Inference,
     Loss,
     Mutations,
@@ -40,7 +45,7 @@ from fgvalidate.spec import (
 
 Document = dict[str, Any]
 
-CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend)
+CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Flags)
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
@@ -97,6 +102,16 @@ RULES: dict[type, dict[str, Document]] = {
     Backend: {
         "log": {"pattern": _BELOW_OUTPUT},
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},
+        "num_processes": _POSITIVE_COUNT,
+        "saves_model": {"enum": list(SAVES_MODEL)},
+        "model_dir": {"pattern": _BELOW_OUTPUT},
+    },
+    Flags: {
+        "form": {"pattern": f"^{FORM_PATTERN}$"},
+        "when_true": {"pattern": f"^{WHEN_PATTERN}$"},
+        "when_false": {"pattern": f"^{WHEN_PATTERN}$"},
+        "lists": {"enum": [*LISTS, None]},
+        "names": {"additionalProperties": {"type": ["string", "null"], "minLength": 1}},
     },
 }
 """What holds of a field beside its type; the `__post_init__` methods of the dataclasses have the last word."""
@@ -126,7 +141,13 @@ _DEFAULTS: Document = {
 }
 _HYDRA: Document = {"description": "Settings of Hydra itself.", "type": "object"}
 _SAVES: Document = {
-    "if": {"properties": {"inference": {"type": "object"}}, "required": ["inference"]},
+    "if": {
+        "properties": {
+            "inference": {"type": "object"},
+            "backend": {"properties": {"saves_model": {"const": "by_strategy"}}},
+        },
+        "required": ["inference"],
+    },
     "then": {
         "properties": {
             "dynamic_args": {
@@ -168,6 +189,8 @@ def build_schema(*, flat: bool) -> Document:
         required = [field.name for field in dataclasses.fields(Spec) if field.default == MISSING]
         document |= {"required": required, **_SAVES}
     else:
+        # Lists and mappings, for the backends that say how they are written.
+        document["properties"]["dynamic_args"]["additionalProperties"] = {}
         for part in parts.values():
             part["properties"] = {name: _allow_interpolation(schema) for name, schema in part["properties"].items()}
         document["$defs"]["Interpolation"] = _INTERPOLATION

@@ -23,6 +23,7 @@ ORDER = (
         "model_dir",
         "curve",
         "flat_spec",
+        "flags",
     ),
     ("command", "command_line", "checkout", "server", "placement", "discovery", "flat_folder", "schema", "purpose"),
     ("facts", "inference", "claim_dir", "spec_folder"),
