@@ -19,7 +19,7 @@ from fgvalidate.checks import judge
 from fgvalidate.composition import find_config_dir, register_schema
 from fgvalidate.observation import Observation, collect_facts
 from fgvalidate.process import ProcessResult
-from fgvalidate.training_log import find_training_log
+from fgvalidate.training_log import FORGATHER, find_training_log
 
 NUM_RECORDS = 1_000_000
 RECORD = (
@@ -55,7 +55,9 @@ def main() -> None:
         write_log(path)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
-        log = find_training_log(folder, "runs/*/trainer_logs.json", written_after=0, started_at=0)
+        log = find_training_log(
+            folder, FORGATHER, stdout=folder / "stdout", written_after=0, started_at=0, requested_steps=None
+        )
         process = ProcessResult(
             argv=("trainer",),
             returncode=0,

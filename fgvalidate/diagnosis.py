@@ -33,6 +33,8 @@ _KIND_NAMES = {
     "AnyNode": "single value",
 }
 _KEY = re.compile(r"^([A-Za-z_][\w.\-]*): ")
+_SECTION_KEYS = {"Log": "backend.log", "Finished": "backend.log.finished"}
+"""By class: the keys of those sections that stand inside another."""
 _IS_MISSING = "this required field is missing"
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
 
@@ -142,10 +144,20 @@ def _explain_type(first_line: str) -> str:
         return f"must be a text, not {match['value']} (a {match['kind']})"
     if "is not Optional" in first_line:
         return "must have a value, not null"
+    match = re.match(
+        r"Invalid type assigned: \w+ is not a subclass of (?P<section>\w+)\. value: (?P<value>.*)", first_line
+    )
+    if match:
+        return _explain_section(match["section"], match["value"])
     match = re.match(r"Invalid value assigned: (?P<kind>\w+) is not a ListConfig, list or tuple", first_line)
     if match:
         return f"must be a list such as [a, b], not a {_KIND_NAMES.get(match['kind'], match['kind'])}"
     return first_line
+
+
+def _explain_section(section: str, value: str) -> str:
+    hint = f"; a path stands below it: log: {{reader: forgather, path: {value}}}" if section == "Log" else ""
+    return f"must be a mapping of its fields, not {value}{hint}"
 
 
 def _diagnose_yaml(error: yaml.MarkedYAMLError, typed: CommandLine) -> str:
@@ -230,7 +242,9 @@ def _diagnose_composition(message: str, details: str, typed: CommandLine) -> str
         return f"command line: {word}: several values need a multirun; add -m"
     no_mapping = re.search(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", details)
     if no_mapping:
-        return _place(f"{no_mapping[1].lower()}: must be a mapping of its fields, not {no_mapping[2]}", typed)
+        section, value = no_mapping.groups()
+        key = _SECTION_KEYS.get(section, section.lower())
+        return _place(f"{key}: {_explain_section(section, value)}", typed)
     return f"{message} {details}".rstrip()
 
 

@@ -10,12 +10,14 @@ from typing import Any
 from fgvalidate.curve import thin_curve
 from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.inference import InferenceResult, find_median
+from fgvalidate.log_records import to_float
 from fgvalidate.perplexity import Perplexity
 from fgvalidate.process import ProcessResult
 from fgvalidate.text_search import Finding
 from fgvalidate.training_log import TrainingLog
 
 NUM_NONFINITE_STEPS = 10
+NUM_SHOWN_KEYS = 12
 _INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
 
 
@@ -57,6 +59,7 @@ def collect_facts(seen: Observation) -> Facts:
     _add_process(seen, values, notes)
     _add_log(seen, values, notes)
     _add_losses(seen.log, values, notes)
+    _add_measurements(seen.log, values, notes)
     if seen.findings is None:
         notes["stderr.findings"] = "the file that took stderr is gone: the run removed it"
     else:
@@ -109,37 +112,42 @@ def _add_process(seen: Observation, values: dict[str, Any], notes: dict[str, str
 
 def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -> None:
     log = seen.log
-    finished = log.final is not None
     values |= {
-        "train.finished": finished,
+        "train.finished": log.finished,
         "train.global_step": log.global_step,
         "train.max_steps": seen.requested_steps,
         "train.epoch": log.epoch,
-        "train.epoch_ended": _is_epoch_ended(log) if finished else None,
+        "train.epoch_ended": _is_epoch_ended(log) if log.finished else None,
         "train.num_steps_logged": len(log.losses),
         "training_log.path": log.path and str(log.path),
         "training_log.state": log.state,
         "training_log.num_records": log.num_records,
-        "files.run_directory": log.path and str(log.path.parent),
+        "training_log.num_logs": log.num_logs,
+        "training_log.num_superseded": len(log.superseded_losses),
+        "files.run_directory": log.folder and str(log.folder),
         **{f"{LOG_PREFIX}{key}": value for key, value in log.last_values.items() if _is_scalar(value)},
     }
     if log.reason:
         notes["training_log.state"] = log.reason
-    if not finished:
-        where = log.reason or f"it ends with record {log.num_records}, and training was not completed"
-        notes["train.finished"] = f"the log has no final record: {where}"
+    if not log.finished:
+        notes["train.finished"] = log.finished_reason
+    if log.num_logs > 1:
+        notes["training_log.num_logs"] = f"the newest was read, {log.path}"
+    if log.superseded_losses:
+        again = f"training went back to step {min(log.superseded_steps)}, and did steps again"
+        notes |= dict.fromkeys(("train.num_steps_logged", "training_log.num_superseded"), again)
     if not log.losses:
         notes["train.num_steps_logged"] = _explain_no_steps(seen)
     if log.global_step is None:
         notes["train.global_step"] = log.reason or "no record says how many steps were done"
-    elif not finished:
+    elif not log.finished:
         notes["train.global_step"] = "the last step logged before training broke off"
 
 
 def _explain_no_steps(seen: Observation) -> str:
     log = seen.log
-    if log.final is None:
-        return log.reason or "the log holds no training record"
+    if not log.finished:
+        return _explain_no_loss(log)
     steps = seen.requested_steps or log.global_step
     return (
         f"training finished without logging a step: its logging_steps is above {steps} steps; "
@@ -147,13 +155,24 @@ def _explain_no_steps(seen: Observation) -> str:
     )
 
 
+def _explain_no_loss(log: TrainingLog) -> str:
+    if log.reason or not log.num_records:
+        return log.reason or "the log holds no training record"
+    names = ", ".join(list(log.last_values)[:NUM_SHOWN_KEYS])
+    return f"the log holds no training record, one with a loss; its records have {names} (see backend.log.keys)"
+
+
 def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str]) -> None:
-    nonfinite = [index for index, loss in enumerate(log.losses) if not math.isfinite(loss)]
-    finite = [loss for loss in log.losses if math.isfinite(loss)] if nonfinite else log.losses
+    steps, losses = log.steps, log.losses
+    if log.superseded_losses:
+        # A loss that was NaN was NaN, though its step was done again.
+        steps, losses = log.superseded_steps + steps, log.superseded_losses + losses
+    nonfinite = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+    finite = [loss for loss in losses if math.isfinite(loss)] if nonfinite else losses
     values["eval_loss.final"] = log.last_eval_loss
     if not log.losses:
         for name in ("loss.final", "loss.first", "loss.drop", "loss.num_nonfinite", "loss.curve"):
-            notes[name] = log.reason or "the log holds no training record"
+            notes[name] = _explain_no_loss(log)
         return
     values |= {
         "loss.first": log.losses[0],
@@ -161,14 +180,14 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
         "loss.min": min(finite, default=None),
         "loss.max": max(finite, default=None),
         "loss.num_nonfinite": len(nonfinite),
-        "loss.nonfinite_steps": [log.steps[index] for index in nonfinite[:NUM_NONFINITE_STEPS]],
+        "loss.nonfinite_steps": [steps[index] for index in nonfinite[:NUM_NONFINITE_STEPS]],
         "loss.curve": thin_curve(log.steps, log.losses) or None,
     }
     if values["loss.curve"] is None:
         notes["loss.curve"] = "no training record says its step"
     if nonfinite:
         first = nonfinite[0]
-        notes["loss.num_nonfinite"] = f"the first is {log.losses[first]} at step {log.steps[first]}"
+        notes["loss.num_nonfinite"] = f"the first is {losses[first]} at step {steps[first]}"
     if len(log.losses) < 2:
         notes["loss.drop"] = "only one training record, so there is no first loss to compare the last with"
     elif log.losses[0] == 0:
@@ -176,6 +195,26 @@ def _add_losses(log: TrainingLog, values: dict[str, Any], notes: dict[str, str])
     else:
         values["loss.drop"] = (log.losses[0] - log.losses[-1]) / abs(log.losses[0])
         notes["loss.drop"] = f"from {log.losses[0]:.4g} at step {log.steps[0]} to {log.losses[-1]:.4g} at the last"
+
+
+def _add_measurements(log: TrainingLog, values: dict[str, Any], notes: dict[str, str]) -> None:
+    own = log.last_values.get("tokens_per_second")
+    own = to_float(own) if own is not None else None
+    values |= {
+        "grad_norm.max": log.max_grad_norm,
+        "memory.peak_bytes": log.peak_memory_bytes,
+        "throughput.steps_per_second": log.steps_per_second,
+        "throughput.tokens_per_second": own if log.tokens_per_second is None else log.tokens_per_second,
+    }
+    absent = {
+        "grad_norm.max": "no record has a grad_norm",
+        "memory.peak_bytes": "no record has a peak_mem_allocated",
+        "throughput.steps_per_second": "fewer than two training records have a step and a timestamp",
+        "throughput.tokens_per_second": "fewer than two records have tokens and a timestamp, none a tokens_per_second",
+    }
+    notes |= {name: log.reason or reason for name, reason in absent.items() if values[name] is None}
+    if log.tokens_per_second is None and own is not None:
+        notes["throughput.tokens_per_second"] = "the log's own figure, over the whole run"
 
 
 def _add_inference(result: InferenceResult, values: dict[str, Any], notes: dict[str, str]) -> None:

@@ -1,21 +1,16 @@
 """Progress while a command runs: its growing stdout comes in, a live line (plain lines elsewhere) goes out."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from fgvalidate.log_forgather import STEP_ROW
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-# A row of the step table: date, time, step, epoch, loss, ...
-STEP_ROW = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<step>\d[\d,]*)\s+\d+(?:\.\d+)?\s+"
-    r"(?P<loss>-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))\s",
-    re.ASCII | re.IGNORECASE,
-)
 LARGEST_READ_BYTES = 1 << 16
 PLAIN_INTERVAL_S = 10.0
 

@@ -26,13 +26,17 @@ from fgvalidate.spec import (
     INTERNAL_FIELDS,
     KEEP,
     LISTS,
+    LOG_KEYS,
+    LOG_READERS,
     SAVE_STRATEGIES,
     SAVES_MODEL,
     UNKNOWN_KEYS,
     WHEN_PATTERN,
     Backend,
     Flags,
+    Finished,
     Inference,
+    Log,
     Loss,
     Mutations,
     Retries,
@@ -45,7 +49,7 @@ from fgvalidate.spec import (
 
 Document = dict[str, Any]
 
-CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Flags)
+CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Flags, Log, Finished)
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
@@ -100,7 +104,6 @@ RULES: dict[type, dict[str, Document]] = {
     Retries: {"infrastructure": {"minimum": 0}},
     Mutations: {"waive": _REASONS},
     Backend: {
-        "log": {"pattern": _BELOW_OUTPUT},
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},
         "num_processes": _POSITIVE_COUNT,
         "saves_model": {"enum": list(SAVES_MODEL)},
@@ -112,6 +115,17 @@ RULES: dict[type, dict[str, Document]] = {
         "when_false": {"pattern": f"^{WHEN_PATTERN}$"},
         "lists": {"enum": [*LISTS, None]},
         "names": {"additionalProperties": {"type": ["string", "null"], "minLength": 1}},
+    },
+    Log: {
+        "reader": {"enum": list(LOG_READERS)},
+        "path": {"pattern": _BELOW_OUTPUT},
+        "keys": {"additionalProperties": {"enum": list(LOG_KEYS)}},
+        "first_step": {"enum": [0, 1]},
+    },
+    Finished: {
+        "key": {"minLength": 1},
+        "file": {"pattern": _BELOW_OUTPUT},
+        "line": {"minLength": 1},
     },
 }
 """What holds of a field beside its type; the `__post_init__` methods of the dataclasses have the last word."""

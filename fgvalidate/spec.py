@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fgvalidate.errors import SpecError
+from fgvalidate.errors import SpecError, suggest
 
 SAVE_STRATEGIES = ("no", "steps", "epoch")
 KEEP = ("all", "failed", "none")
@@ -25,6 +25,22 @@ SAVES_MODEL = ("by_strategy", "always", "never")
 INTERNAL_FIELDS = frozenset({"unknown", "judge", "mutate", "output_dir", "gpus"})
 """Fields of `Spec` that no spec file sets: two belong to the command line, one to the reader of flat specs, and two are
 names for what is known when the run begins."""
+LOG_READERS = ("csv", "forgather", "jsonl", "stdout", "tensorboard", "trainer_state")
+"""Formats of training logs: each is read by the module `log_<name>`."""
+LOG_KEYS = (
+    "timestamp",
+    "global_step",
+    "epoch",
+    "loss",
+    "eval_loss",
+    "grad_norm",
+    "learning_rate",
+    "tokens",
+    "total_tokens",
+    "tokens_per_second",
+    "peak_mem_allocated",
+)
+"""What a record of any log may say, by the names that facts are made from; docs/logs.md has their units."""
 
 
 PYTEST_MARKS = ("filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail")
@@ -212,6 +228,102 @@ class Scorer:
     """Tokens of a text that are scored at most."""
 
 
+def _require_inside(key: str, pattern: str, rule: str) -> None:
+    path = PurePosixPath(pattern)
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts
+    _require(bool(inside), key, pattern, rule)
+
+
+def _require_regex(key: str, pattern: str) -> "re.Pattern[str]":
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise SpecError(f"{key}: {pattern!r} is no regular expression: {error}") from error
+
+
+@dataclass(kw_only=True)
+class Finished:
+    """What proves that training ran to its end: one of these at most.
+
+    None of them: what the log's format itself says; where that is nothing, no run counts as finished.
+    """
+
+    key: str | None = None
+    """A record without a loss has this key, as the trainer writes it, and neither null nor false under it."""
+    steps: bool = False
+    """As many steps as were asked for were done."""
+    file: str | None = None
+    """A file of this pattern below the output directory was written by this run."""
+    line: str | None = None
+    """This regular expression is found in a line of stdout."""
+
+    def __post_init__(self) -> None:
+        said = [name for name in ("key", "steps", "file", "line") if getattr(self, name) not in {None, False}]
+        if len(said) > 1:
+            first, second, *_ = said
+            raise SpecError(
+                f"backend.log.finished.{second}: {first} is set too; one of them proves that training ended"
+            )
+        _require(self.key is None or self.key != "", "backend.log.finished.key", self.key, "must not be empty")
+        if self.file is not None:
+            rule = "must be a pattern below the output directory"
+            _require_inside("backend.log.finished.file", self.file, rule)
+        if self.line is not None:
+            _require_regex("backend.log.finished.line", self.line)
+            _require(self.line != "", "backend.log.finished.line", self.line, "must not be empty (it is in every line)")
+
+
+@dataclass(kw_only=True)
+class Log:
+    """Where the trainer logs its steps, and how that is read."""
+
+    reader: str = MISSING
+    """The format: csv, forgather, jsonl, stdout, tensorboard or trainer_state."""
+    path: str | None = None
+    """Pattern of the log below the output directory; its last part is looked for deeper down as well. None: the reader
+    is stdout."""
+    pattern: str | None = None
+    """For the reader stdout: a regular expression whose named groups (`step`, `loss`, ...) make a record of a line."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """By the trainer's name for a value: ours (global_step, loss, eval_loss, ...). What has our name needs no entry."""
+    first_step: int = 1
+    """What the trainer numbers the first optimizer step: 0 for those, as Lightning, that count from 0."""
+    finished: Finished = field(default_factory=Finished)
+
+    def __post_init__(self) -> None:
+        if self.reader == MISSING:
+            return
+        known = self.reader in LOG_READERS
+        _require(known, "backend.log.reader", self.reader, f"must be one of {', '.join(LOG_READERS)}")
+        if self.reader == "stdout":
+            rule = "the reader stdout reads what the command prints; it must be null"
+            _require(self.path is None, "backend.log.path", self.path, rule)
+            self._check_pattern()
+        else:
+            rule = "belongs to the reader stdout; it must be null"
+            _require(self.pattern is None, "backend.log.pattern", self.pattern, rule)
+            _require_inside("backend.log.path", self.path or "", "must be a pattern below the output directory")
+        _require(self.first_step in {0, 1}, "backend.log.first_step", self.first_step, "must be 0 or 1")
+        self._check_keys()
+
+    def _check_pattern(self) -> None:
+        key = "backend.log.pattern"
+        if self.pattern is None:
+            raise SpecError(rf"{key}: the reader stdout needs one, such as 'step (?P<step>\d+) loss (?P<loss>\S+)'")
+        named = _require_regex(key, self.pattern).groupindex
+        _require(bool(named), key, self.pattern, "must have named groups, such as (?P<loss>...)")
+
+    def _check_keys(self) -> None:
+        names: dict[str, str] = {}
+        for theirs, ours in self.keys.items():
+            key = f"backend.log.keys.{theirs}"
+            if ours not in LOG_KEYS:
+                raise SpecError(f"{key}: must be one of {', '.join(LOG_KEYS)}, not {ours!r}.{suggest(ours, LOG_KEYS)}")
+            if ours in names:
+                raise SpecError(f"{key}: {ours} is read from {names[ours]!r} already")
+            names[ours] = theirs
+
+
 @dataclass(kw_only=True)
 class Flags:
     """How dynamic args are written on a trainer's command line; `{name}` and `{value}` are filled in."""
@@ -284,8 +396,7 @@ class Backend:
     """Whether a spec that asks for one GPU may run without any."""
     config_files: list[str] = field(default_factory=list)
     """Patterns below the project, with `{config}`; one must match a file before anything starts. []: not looked for."""
-    log: str = MISSING
-    """Pattern of the training log below the output directory; its last part is looked for deeper down as well."""
+    log: Log = field(default_factory=Log)
     checkpoints: list[str] = field(default_factory=list)
     """Folders and files (or shell patterns) below the output directory that hold saved weights: what `keep` keeps or
     removes."""
@@ -304,13 +415,8 @@ class Backend:
         _require(known, "backend.saves_model", self.saves_model, f"must be one of {', '.join(SAVES_MODEL)}")
         positive = self.num_processes is None or self.num_processes >= 1
         _require(positive, "backend.num_processes", self.num_processes, "must be at least 1, or null")
-        log = PurePosixPath(self.log)
-        inside = log.parts and not log.is_absolute() and ".." not in log.parts
-        _require(bool(inside), "backend.log", self.log, "must be a pattern below the output directory")
         for folder in self.checkpoints:
-            path = PurePosixPath(folder)
-            inside = path.parts and not path.is_absolute() and ".." not in path.parts
-            _require(bool(inside), "backend.checkpoints", folder, "must be a folder below the output directory")
+            _require_inside("backend.checkpoints", folder, "must be a folder below the output directory")
 
     @property
     def model_pattern(self) -> str | None:

@@ -20,6 +20,7 @@ from fgvalidate.errors import FgvalidateError, SpecError
 from fgvalidate.facts import Facts
 from fgvalidate.gpu import GpuPool, find_gpus
 from fgvalidate.lease import Lease, lease_gpus
+from fgvalidate.log_reader import open_reader
 from fgvalidate.operators import resolve_coalesce
 from fgvalidate.overview import print_purposes
 from fgvalidate.perplexity import find_scorer
@@ -145,6 +146,7 @@ def _run(cfg: DictConfig, run_dir: RunDir, words: list[str]) -> tuple[Report, Fa
         request = Request(num_gpus=0, test_id=spec.test_id)  # it runs on the CPU
     if spec.inference is not None:
         find_scorer(spec.scorer.model)
+    open_reader(spec.backend.log)
     # A missing program is found before anything is waited for.
     _build_commands(spec, project, run_dir, ())
     with lease_gpus(pool, request, on_wait=lambda text: _say(f"{spec.test_id}: {text}")) as lease:

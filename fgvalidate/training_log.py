@@ -1,29 +1,23 @@
 """The training log: the trainer's output directory comes in, what its log proves goes out.
 
-The format is Forgather's `trainer_logs.json`: a JSON array of records. A training record has `loss`, an evaluation
-record `eval_loss`, the final record `train_runtime`; the final record alone proves that training completed. While
-training runs, and after a kill, the file is empty or cut after any record; NaN and Infinity stand there bare.
-
-Records are decoded one by one as the file is read, so a log of a million records costs its two series and no more.
+`backend.log` says which reader knows the format, where the log lies, and what proves that training ran to its end.
 """
 
 import glob
-import json
-import math
 import re
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeGuard
+from typing import Any
 
-State = Literal["complete", "truncated", "corrupt", "empty", "stale", "missing"]
+from fgvalidate.log_reader import LogReader, iterate_lines, open_reader
+from fgvalidate.log_records import Records, State, is_number, to_float, to_step, to_time
+from fgvalidate.spec import Log
 
-CHUNK_CHARACTERS = 1 << 20
-LARGEST_RECORD_CHARACTERS = 1 << 24
 CLOCK_TOLERANCE_S = 1.0
 FIRST_EPOCH_TIME_S = 1e9
-_decoder = json.JSONDecoder()
-_white_space = re.compile(r"\s*")
+FORGATHER = Log(reader="forgather", path="runs/*/trainer_logs.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,53 +25,101 @@ class TrainingLog:
     """What a log holds, as far as it could be read."""
 
     path: Path | None
-    """The file; None when there is none."""
+    """The file, the last one where several make the log; None when there is none."""
     state: State
-    """complete: a whole JSON array. stale: written before this run began, and therefore not read as its log."""
+    """complete: nothing of it is missing. stale: written before this run began, and therefore not read as its log."""
     reason: str = ""
     """What is wrong with it; empty when it is complete."""
+    folder: Path | None = None
+    """Where the files beside the log lie; None: there is no log of this run."""
+    num_logs: int = 0
+    """Logs that this run wrote; the newest was read."""
     num_records: int = 0
     steps: "array[int]" = field(default_factory=lambda: array("q"))
     """Global steps of the training records; -1 where a record has none."""
     losses: "array[float]" = field(default_factory=lambda: array("d"))
     """Their losses, nats per token; NaN also for a loss that is null or not a number."""
+    superseded_steps: "array[int]" = field(default_factory=lambda: array("q"))
+    """Global steps of the training records that later ones replaced, since their steps were done again."""
+    superseded_losses: "array[float]" = field(default_factory=lambda: array("d"))
+    """Their losses."""
     last_values: dict[str, Any] = field(default_factory=dict)
     """By key: the value in the last record that has it."""
     last_eval_loss: float | None = None
     """None: no evaluation record."""
     final: dict[str, Any] | None = None
     """The final record; None when there is none, or when training records follow it."""
+    says_finished: bool = False
+    """Whether the log says, besides its records, that all steps were done."""
+    last_step: int | None = None
+    """Steps done by the last record that says so, or by the log itself; None when neither does."""
+    has_fractional_epochs: bool = True
+    """Whether `epoch` is the passes over the data done, and not the number of the current one."""
+    steps_per_second: float | None = None
+    """By the log's clock, warm-up left out; None: fewer than two training records have a time."""
+    tokens_per_second: float | None = None
+    """Likewise; None: fewer than two records have tokens and a time."""
+    max_grad_norm: float | None = None
+    """Highest gradient norm of any record, NaN if one is NaN; None: no record has one."""
+    peak_memory_bytes: float | None = None
+    """Highest `peak_mem_allocated` of any record; None: no record has one."""
+    finished: bool | None = False
+    """Whether it is proven that training ran to its end; None: nothing could prove it."""
+    finished_reason: str = ""
+    """Why `finished` is not true; empty when it is."""
 
     @property
     def global_step(self) -> int | None:
-        """Steps done: the final record's, else the last training record's; None when neither says."""
-        if self.final is not None:
-            return _to_step(self.final)
-        return self.steps[-1] if self.steps and self.steps[-1] >= 0 else None
+        """Steps done: the final record's, else the last one's that says so; None when none does."""
+        final_step = None if self.final is None else to_step(self.final.get("global_step"))
+        return self.last_step if final_step is None else final_step
 
     @property
     def epoch(self) -> float | None:
         """Passes over the data done, by the last record that says so; None when none does."""
         epoch = self.last_values.get("epoch")
-        return _to_float(epoch) if _is_number(epoch) else None
+        return to_float(epoch) if is_number(epoch) and self.has_fractional_epochs else None
 
 
-def find_training_log(output_dir: Path, pattern: str, *, written_after: float, started_at: float) -> TrainingLog:
+def find_training_log(
+    output_dir: Path,
+    settings: Log,
+    *,
+    stdout: Path,
+    written_after: float,
+    started_at: float,
+    requested_steps: int | None,
+) -> TrainingLog:
     """Finds the newest log that this run wrote, and reads it.
 
     Args:
         output_dir: The trainer's output directory.
-        pattern: Where the log is expected below it, as `runs/*/trainer_logs.json`; without a match there, its last part
-            is looked for at any depth.
+        settings: How the trainer logs. Without a match of its path, the last part of that is looked for at any depth.
+        stdout: What the training command printed.
         written_after: By the clock of the file system, seconds since the epoch: an older file is an earlier run's.
         started_at: By this machine's clock, seconds since the epoch: a log whose last record is older is a copy of an
             earlier run's.
+        requested_steps: Steps asked for; None: none were.
 
     Returns:
         The log; of state stale, empty or missing where that is all there is.
     """
+    reader = open_reader(settings)
+    if settings.path is None:
+        log = _build_log(stdout, reader, reader.read([stdout]), folder=output_dir, num_logs=1)
+    else:
+        log = _find_log_file(output_dir, settings.path, reader, written_after=written_after, started_at=started_at)
+    finished, reason = _prove_end(
+        log, reader, output_dir=output_dir, stdout=stdout, written_after=written_after, requested_steps=requested_steps
+    )
+    return replace(log, finished=finished, finished_reason=reason)
+
+
+def _find_log_file(
+    output_dir: Path, pattern: str, reader: LogReader, *, written_after: float, started_at: float
+) -> TrainingLog:
     name = Path(pattern).name
-    found = [path for match in glob.glob(pattern, root_dir=output_dir) if (path := output_dir / match).is_file()]
+    found = _list_files(output_dir, pattern)
     if not any(_is_fresh(path, written_after) for path in found):
         found += [path for path in output_dir.rglob(name) if path.is_file()]
     fresh = [path for path in found if _is_fresh(path, written_after)]
@@ -87,14 +129,37 @@ def find_training_log(output_dir: Path, pattern: str, *, written_after: float, s
         written = sorted(path.name for path in output_dir.iterdir()) if output_dir.is_dir() else []
         holds = f"it holds {', '.join(written[:8])}" if written else "the trainer left nothing there"
         return TrainingLog(path=None, state="missing", reason=f"no {name} in {output_dir}: {holds}")
-    for path in sorted(fresh, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        log = read_training_log(path)
-        last_said = log.last_values.get("timestamp")
-        # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
-        is_copy = _is_number(last_said) and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S
-        if not is_copy:
+    logs = sorted(reader.group_files(sorted(set(fresh))), key=_find_age, reverse=True)
+    num_copies, beside_the_point = 0, None
+    for files in logs:
+        records = reader.read(files)
+        if _is_copy(records, started_at):
+            num_copies += 1
+            continue
+        log = _build_log(files[-1], reader, records, folder=files[-1].parent, num_logs=len(logs) - num_copies)
+        if records.losses or records.state != "complete" or not reader.may_be_beside_the_point:
             return log
-    return _stale(fresh[0])
+        beside_the_point = beside_the_point or log
+    return beside_the_point or _stale(fresh[0])
+
+
+def _list_files(folder: Path, pattern: str) -> list[Path]:
+    matches = glob.glob(pattern, root_dir=folder, recursive=True)
+    return [path for match in matches if (path := folder / match).is_file()]
+
+
+def _find_age(files: Sequence[Path]) -> int:
+    return max(path.stat().st_mtime_ns for path in files)
+
+
+def _is_fresh(path: Path, written_after: float) -> bool:
+    return path.stat().st_mtime >= written_after
+
+
+def _is_copy(records: Records, started_at: float) -> bool:
+    last_said = to_time(records.last_values.get("timestamp"))
+    # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
+    return last_said is not None and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S
 
 
 def _stale(path: Path) -> TrainingLog:
@@ -102,162 +167,79 @@ def _stale(path: Path) -> TrainingLog:
     return TrainingLog(path=path, state="stale", reason=reason)
 
 
-def _is_fresh(path: Path, written_after: float) -> bool:
-    return path.stat().st_mtime >= written_after
+def read_training_log(path: Path, settings: Log = FORGATHER) -> TrainingLog:
+    """Reads one file, whatever its state and age; of what proves the end of training, the final record alone counts."""
+    reader = open_reader(settings)
+    records = reader.read([path])
+    log = _build_log(path, reader, records, folder=path.parent, num_logs=1)
+    return replace(log, finished=records.final is not None or records.says_finished)
 
 
-def read_training_log(path: Path) -> TrainingLog:
-    """Reads a log, whatever its state; what could be read before it broke off is kept."""
-    reader = _Reader()
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            reader.read(file)
-    except OSError as error:
-        reader.state, reader.reason = "corrupt", f"{path} cannot be read: {error.strerror}"
+def _build_log(path: Path, reader: LogReader, records: Records, *, folder: Path, num_logs: int) -> TrainingLog:
     return TrainingLog(
         path=path,
-        state=reader.state,
-        reason=reader.reason,
-        num_records=reader.num_records,
-        steps=reader.steps,
-        losses=reader.losses,
-        last_values=reader.last_values,
-        last_eval_loss=reader.last_eval_loss,
-        final=reader.final,
+        state=records.state,
+        reason=records.reason,
+        folder=folder,
+        num_logs=num_logs,
+        num_records=records.num_records,
+        steps=records.steps,
+        losses=records.losses,
+        superseded_steps=records.superseded_steps,
+        superseded_losses=records.superseded_losses,
+        last_values=records.last_values,
+        last_eval_loss=records.last_eval_loss,
+        final=records.final,
+        says_finished=records.says_finished,
+        last_step=records.last_step,
+        has_fractional_epochs=reader.counts_epochs_in_fractions or records.has_fractional_epochs,
+        steps_per_second=records.steps_pace.per_second(),
+        tokens_per_second=records.tokens_pace.per_second(),
+        max_grad_norm=records.max_grad_norm,
+        peak_memory_bytes=records.peak_memory_bytes,
     )
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _prove_end(
+    log: TrainingLog,
+    reader: LogReader,
+    *,
+    output_dir: Path,
+    stdout: Path,
+    written_after: float,
+    requested_steps: int | None,
+) -> tuple[bool | None, str]:
+    """Returns whether training ran to its end (None: nothing could prove it), and why that is not so."""
+    proof = reader.settings.finished
+    if proof.steps:
+        return _prove_by_steps(log, requested_steps)
+    if proof.file is not None:
+        is_there = any(_is_fresh(path, written_after) for path in _list_files(output_dir, proof.file))
+        return is_there, "" if is_there else f"this run wrote no {proof.file} (backend.log.finished.file)"
+    if proof.line is not None:
+        is_there = _holds_line(stdout, re.compile(proof.line))
+        return is_there, "" if is_there else f"no line of stdout matches {proof.line!r} (backend.log.finished.line)"
+    if proof.key is None and reader.final_key is None:
+        return None, (
+            f"nothing in a log that the reader {reader.settings.reader} reads proves that training completed; say what "
+            "does: backend.log.finished.steps=true, or .key, .file or .line"
+        )
+    if log.final is not None or (proof.key is None and log.says_finished):
+        return True, ""
+    where = log.reason or f"it ends with record {log.num_records}, and training was not completed"
+    key = f" (one with {proof.key!r} and without a loss)" if proof.key is not None else ""
+    return False, f"the log has no final record{key}: {where}"
 
 
-def _to_step(record: dict[str, Any]) -> int | None:
-    step = record.get("global_step")
-    return int(step) if _is_number(step) and 0 <= step < 1 << 63 else None
+def _prove_by_steps(log: TrainingLog, requested_steps: int | None) -> tuple[bool | None, str]:
+    if requested_steps is None:
+        return None, "backend.log.finished.steps needs a number of steps to be reached; set max_steps"
+    step = log.global_step
+    if step is None:
+        return False, log.reason or "no record says how many steps were done"
+    is_reached = step >= requested_steps
+    return is_reached, "" if is_reached else f"the log ends at step {step} of {requested_steps}"
 
 
-def _to_loss(value: Any) -> float:
-    # A loss that is null, a text or a list is none that anyone can bound.
-    return _to_float(value) if _is_number(value) else math.nan
-
-
-def _to_float(number: float) -> float:
-    try:
-        return float(number)
-    except OverflowError:  # a whole number beyond any float
-        return math.inf if number > 0 else -math.inf
-
-
-class _ArrayText:
-    """The text of a JSON array, read in chunks: the next character that counts, the next value."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._text = ""
-        self._position = 0
-        self._exhausted = False
-
-    def peek(self) -> str:
-        """Returns the next character that is not white space; "" at the end."""
-        while True:
-            match = _white_space.match(self._text, self._position)
-            assert match is not None
-            self._position = match.end()
-            if self._position < len(self._text) or self._exhausted:
-                return self._text[self._position : self._position + 1]
-            self._refill()
-
-    def skip(self) -> None:
-        """Steps over the character that `peek` showed."""
-        self._position += 1
-
-    def decode(self) -> Any:
-        """Decodes the value that begins here; raises JSONDecodeError when none does."""
-        while True:
-            try:
-                value, self._position = _decoder.raw_decode(self._text, self._position)
-            except json.JSONDecodeError:
-                if self._exhausted or len(self._text) - self._position > LARGEST_RECORD_CHARACTERS:
-                    raise
-                self._refill()
-            else:
-                return value
-
-    def _refill(self) -> None:
-        rest = self._text[self._position :]
-        # At least as much as there is, so that a long record is not decoded again and again.
-        chunk = self._file.read(max(CHUNK_CHARACTERS, len(rest)))
-        self._text, self._position, self._exhausted = rest + chunk, 0, chunk == ""
-
-
-def _require_comma(character: str) -> None:
-    if character != ",":
-        raise ValueError(f"{character!r} where a comma belongs")
-
-
-class _Reader:
-    """Sums up the records of a log."""
-
-    def __init__(self) -> None:
-        self.state: State = "complete"
-        self.reason = ""
-        self.num_records = 0
-        self.steps = array("q")
-        self.losses = array("d")
-        self.last_values: dict[str, Any] = {}
-        self.last_eval_loss: float | None = None
-        self.final: dict[str, Any] | None = None
-
-    def read(self, file: TextIO) -> None:
-        text = _ArrayText(file)
-        first = text.peek()
-        if first != "[":
-            self.state = "corrupt" if first else "empty"
-            self.reason = "the log is not a JSON array" if first else "the log is empty: no record was ever written"
-            return
-        text.skip()
-        try:
-            while (character := text.peek()) not in {"]", ""}:
-                if self.num_records:
-                    _require_comma(character)
-                    text.skip()
-                    if text.peek() == "":
-                        break
-                self._add(text.decode())
-        except (ValueError, RecursionError) as error:
-            self._diagnose(error)
-            return
-        if text.peek() == "":
-            self._break_off()
-            return
-        text.skip()
-        if text.peek() != "":
-            self.state, self.reason = "corrupt", "the log goes on after its closing bracket"
-
-    def _add(self, record: Any) -> None:
-        if not isinstance(record, dict):
-            raise ValueError(f"{record!r:.40} where a record belongs")  # noqa: TRY004 - one of several faults of the text
-        self.num_records += 1
-        self.last_values.update(record)
-        if "train_runtime" in record:
-            self.final = record
-        elif "loss" in record:
-            self.final = None
-            step = _to_step(record)
-            self.steps.append(-1 if step is None else step)
-            self.losses.append(_to_loss(record["loss"]))
-        elif "eval_loss" in record:
-            self.last_eval_loss = _to_loss(record["eval_loss"])
-
-    def _diagnose(self, error: ValueError | RecursionError) -> None:
-        # A record that the end of the file cuts has no closing brace behind the fault.
-        if isinstance(error, json.JSONDecodeError) and "}" not in error.doc[error.pos :]:
-            self._break_off()
-            return
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        self.state = "corrupt"
-        self.reason = f"the log cannot be read beyond record {self.num_records}: {reason}"
-
-    def _break_off(self) -> None:
-        self.state = "truncated"
-        self.reason = f"the log breaks off after record {self.num_records}, without its closing bracket"
+def _holds_line(path: Path, pattern: "re.Pattern[str]") -> bool:
+    return path.is_file() and any(pattern.search(line) for line, _ in iterate_lines(path))

@@ -100,8 +100,8 @@ def infer(plan: Plan, log: TrainingLog, scorer: BackgroundScorer | None) -> Infe
     """Runs the inference stage; returns why not where there is none, or nothing to serve."""
     if plan.server is None or scorer is None:
         return "there is no inference stage"
-    if log.final is None:
-        return "training did not finish"
+    if not log.finished:
+        return "training did not finish" if log.finished is False else "nothing proves that training finished"
     run_dir = plan.run_dir
     return run_inference(
         plan.spec,
@@ -138,9 +138,13 @@ def observe(
     """Looks at everything that the training command left, and at what the trained model says."""
     spec, run_dir = plan.spec, plan.run_dir
     log = find_training_log(
-        run_dir.train_dir, spec.backend.log, written_after=plan.written_after, started_at=process.started_at
+        run_dir.train_dir,
+        spec.backend.log,
+        stdout=run_dir.stdout_path,
+        written_after=plan.written_after,
+        started_at=process.started_at,
+        requested_steps=spec.requested_steps,
     )
-    log_folder = log.path.parent if log.path is not None and log.state != "stale" else None
     patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
     has_stderr = run_dir.stderr_path.is_file()
     return collect_facts(
@@ -151,7 +155,7 @@ def observe(
             requested_steps=spec.requested_steps,
             findings=search_text(run_dir.stderr_path, patterns) if has_stderr else None,
             stderr_bytes=run_dir.stderr_path.stat().st_size if has_stderr else None,
-            files=look_for_files(log_folder, spec.expected_files),
+            files=look_for_files(log.folder, spec.expected_files),
             created_files=created_files,
             commit=commit,
             num_gpus_available=plan.num_gpus_available,

@@ -19,6 +19,7 @@ def folder(workplace: Any) -> Path:
     return Path(workplace.folder)
 
 
+STDOUT = ["backend.log.reader=stdout", "backend.log.path=null"]
 COMMAND_LINES: list[tuple[list[str], str]] = [
     (["spec=tiny_llama"], "command line: spec=tiny_llama: a spec is added with a plus: +spec=tiny_llama"),
     (
@@ -106,7 +107,32 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (["+spec=[tiny_llama,tiny_experiment]"], "spec: choose one, or run several with -m +spec=A,B"),
     (["+dynamic_args.max-steps=5"], "command line: dynamic_args.max-steps: is written max_steps, not 5"),
     (["+dynamic_args.output_dir=/x"], "command line: dynamic_args.output_dir: backend=builtin sets this flag itself"),
-    (["backend.log=../x.json"], "command line: backend.log: must be a pattern below the output directory"),
+    (
+        ["backend.log=x/y.json"],
+        "command line: backend.log: must be a mapping of its fields, not x/y.json; a path stands below it",
+    ),
+    (["backend.log.path=../x.json"], "command line: backend.log.path: must be a pattern below the output directory"),
+    (["backend.log.path=null"], "command line: backend.log.path: must be a pattern below the output directory, not"),
+    (["backend.log.reader=json"], "command line: backend.log.reader: must be one of csv, forgather, jsonl, stdout, "),
+    (["backend.log.pattern=x"], "command line: backend.log.pattern: belongs to the reader stdout; it must be null"),
+    (
+        ["backend.log.reader=stdout"],
+        f"{ROOT}/conf/backend/builtin.yaml:21: backend.log.path: the reader stdout reads what the command prints",
+    ),
+    (STDOUT, "backend.log.pattern: the reader stdout needs one, such as 'step (?P<step>"),
+    ([*STDOUT, "backend.log.pattern='('"], "command line: backend.log.pattern: '(' is no regular expression: missing"),
+    ([*STDOUT, "backend.log.pattern=loss"], "command line: backend.log.pattern: must have named groups, such as (?P<"),
+    (["backend.log.first_step=2"], "command line: backend.log.first_step: must be 0 or 1, not 2"),
+    (["+backend.log.keys={a/b: los}"], "backend.log.keys.a/b: must be one of timestamp, global_step, epoch, loss, "),
+    (["+backend.log.keys={a: loss, b: loss}"], "command line: backend.log.keys.b: loss is read from 'a' already"),
+    (
+        ["backend.log.finished.key=a", "backend.log.finished.steps=true"],
+        "command line: backend.log.finished.steps: key is set too; one of them proves that training ended",
+    ),
+    (["backend.log.finished.line='['"], "command line: backend.log.finished.line: '[' is no regular expression"),
+    (["backend.log.finished.line=''"], "command line: backend.log.finished.line: must not be empty"),
+    (["backend.log.finished.key=''"], "command line: backend.log.finished.key: must not be empty"),
+    (["backend.log.finished.file=/x"], "command line: backend.log.finished.file: must be a pattern below the output"),
     (["backend.arguments=['{projct}']"], "command line: backend.arguments: {projct} is none of {project}, {config}, "),
     (["backend.root=~/x"], "command line: backend.root=~/x: cannot be understood. Quote the value"),
     (["backend.root=/nowhere"], "command line: backend.root: no such folder: /nowhere"),

@@ -46,7 +46,6 @@ def make_spec(
                 "arguments": ["-p", "{project}", "-t", "{config}", "train", "--output-dir", "{output_dir}"],
                 "cpu_arguments": ["--dist-backend", "gloo"],
                 "config_files": ["templates/configs/{config}"],
-                "log": "runs/*/log.json",
                 **backend,
             }
         ),
@@ -293,7 +292,7 @@ def test_server_is_told_the_root_wherever_the_trainer_runs(root: Path) -> None:
 )
 def test_backend_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as error:
-        Backend(name="x", log="x", **fields)
+        Backend(name="x", **fields)
 
     assert str(error.value).startswith(message)
 

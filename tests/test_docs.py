@@ -1,7 +1,9 @@
 """The documentation says what the code does."""
 
 import dataclasses
+import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,20 @@ from finished_suites import make_mixed_suite
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.operators import MODIFIERS, OPERATORS
 from fgvalidate.report import Report
-from fgvalidate.spec import INTERNAL_FIELDS, Inference, Loss, Mutations, Retries, Spec, Stderr, Watch
+from fgvalidate.spec import (
+    INTERNAL_FIELDS,
+    LOG_KEYS,
+    LOG_READERS,
+    Finished,
+    Inference,
+    Log,
+    Loss,
+    Mutations,
+    Retries,
+    Spec,
+    Stderr,
+    Watch,
+)
 from fgvalidate.suite import RESULTS_NAME
 from fgvalidate.suite_reports import write_reports
 
@@ -87,6 +102,24 @@ def test_every_file_of_a_multirun_is_documented(tmp_path: Path, monkeypatch: pyt
     documented = read_table(ROOT / "docs/report.md", "The files of a multirun")
 
     assert set(documented) == {path.name for path in suite.root.iterdir()}
+
+
+def test_every_setting_of_a_log_is_documented() -> None:
+    page = ROOT / "docs/logs.md"
+
+    assert set(read_table(page, "Settings")) == {field.name for field in dataclasses.fields(Log)}
+    assert set(read_table(page, "Proofs")) == {field.name for field in dataclasses.fields(Finished)}
+    assert set(read_table(page, "Readers")) == set(LOG_READERS)
+    assert set(read_table(page, "Keys")) == set(LOG_KEYS)
+
+
+@pytest.mark.parametrize("reader", LOG_READERS)
+def test_usual_names_in_a_log_are_documented(reader: str) -> None:
+    kind = importlib.import_module(f"fgvalidate.log_{reader}").Reader
+    rows = read_table(ROOT / "docs/logs.md", "Keys")
+
+    for theirs, ours in kind.usual_keys.items():
+        assert re.search(rf"`{theirs}` in [^;]*`{reader}`", rows[ours]), theirs
 
 
 @pytest.mark.parametrize("schema", [Spec, Loss, Stderr, Inference, Watch, Retries, Mutations])

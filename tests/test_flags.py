@@ -192,21 +192,21 @@ def test_what_a_trainer_cannot_be_told_is_refused(args: dict[str, Any], flags: F
             project_dir="p",
             config="c",
             dynamic_args=args,
-            backend=Backend(name="mine", log="x", flags=flags),
+            backend=Backend(name="mine", flags=flags),
         )
 
     assert str(error.value).startswith(message)
 
 
 def test_steps_that_a_trainer_cannot_be_told_are_refused() -> None:
-    backend = Backend(name="mine", log="x", flags=Flags(names={"max_steps": None}))
+    backend = Backend(name="mine", flags=Flags(names={"max_steps": None}))
 
     with pytest.raises(SpecError, match=r"^max_steps: backend=mine has no flag for it"):
         Spec(test_id="x", project_dir="p", config="c", max_steps=3, backend=backend)
 
 
 def test_save_strategy_that_a_trainer_does_not_know_is_not_told() -> None:
-    backend = Backend(name="mine", log="x", flags=Flags(names={"save_strategy": None}))
+    backend = Backend(name="mine", flags=Flags(names={"save_strategy": None}))
 
     spec = Spec(test_id="x", project_dir="p", config="c", dynamic_args={"save_strategy": "no"}, backend=backend)
 

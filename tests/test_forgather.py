@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fgvalidate.command import build_command
-from fgvalidate.spec import Backend, Spec
+from fgvalidate.spec import Backend, Log, Spec
 
 Validate = Callable[..., Any]
 
@@ -104,7 +104,7 @@ def test_a_run_sees_the_gpus_it_is_given_and_is_not_told_to_use_gloo(forgather_r
         program=program,
         arguments=["-p", "{project}", "train", "--output-dir", "{output_dir}"],
         cpu_arguments=["--dist-backend", "gloo"],
-        log="runs/*/trainer_logs.json",
+        log=Log(reader="forgather", path="runs/*/trainer_logs.json"),
     )
     spec = Spec(test_id="two", project_dir=LLAMA, config="train_tiny_llama.yaml", gpu_requirement=2, backend=backend)
 

@@ -11,8 +11,9 @@ import pytest
 from fgvalidate.facts import CATALOGUE, LOG_PREFIX, Facts
 from fgvalidate.observation import Observation, collect_facts, look_for_files
 from fgvalidate.process import ProcessResult
+from fgvalidate.spec import Log
 from fgvalidate.text_search import Finding
-from fgvalidate.training_log import TrainingLog, read_training_log
+from fgvalidate.training_log import TrainingLog, find_training_log, read_training_log
 
 PROCESS = ProcessResult(
     argv=("trainer", "--max-steps", "20"),
@@ -25,13 +26,24 @@ PROCESS = ProcessResult(
     orphans=(),
     survivors=(),
 )
-MISSING = TrainingLog(path=None, state="missing", reason="no log there")
+MISSING = TrainingLog(
+    path=None, state="missing", reason="no log there", finished_reason="the log has no final record: no log there"
+)
 
 
 def make_log(tmp_path: Path, *records: dict[str, Any], end: str = "\n]") -> TrainingLog:
     path = tmp_path / "trainer_logs.json"
     path.write_text("[\n" + ",\n".join(map(json.dumps, records)) + end, encoding="utf-8")
     return read_training_log(path)
+
+
+def find_log(tmp_path: Path, *records: dict[str, Any]) -> TrainingLog:
+    """Returns the log as a run finds it, with what its end is proven by."""
+    make_log(tmp_path, *records)
+    settings = Log(reader="forgather", path="trainer_logs.json")
+    return find_training_log(
+        tmp_path, settings, stdout=tmp_path / "stdout", written_after=0, started_at=0, requested_steps=20
+    )
 
 
 def observe(log: TrainingLog, **changes: Any) -> Facts:
@@ -62,8 +74,10 @@ FINAL = {"global_step": 20, "epoch": 1.0, "train_runtime": 1.5, "step": 19}
 
 def test_good_run_has_every_fact(tmp_path: Path) -> None:
     evaluation = {"global_step": 20, "epoch": 1.0, "eval_loss": 2.5}
+    ten = {**TEN, "timestamp": 1000.0, "total_tokens": 300, "peak_mem_allocated": 7e9}
+    twenty = {**TWENTY, "timestamp": 1004.0, "total_tokens": 900, "peak_mem_allocated": 6e9}
 
-    facts = observe(make_log(tmp_path, TEN, TWENTY, evaluation, FINAL))
+    facts = observe(find_log(tmp_path, ten, twenty, evaluation, FINAL))
 
     fixed = {name: value for name, value in facts.values.items() if not name.startswith(LOG_PREFIX)}
     assert set(fixed) == {name for name in CATALOGUE if not name.startswith("inference.")}
@@ -72,6 +86,9 @@ def test_good_run_has_every_fact(tmp_path: Path) -> None:
     assert fixed["stderr.findings"] == {"Traceback": {"line_number": 2, "line": "Traceback (most"}, "quiet": None}
     assert (facts.values["log.grad_norm"], facts.values["log.train_runtime"]) == (0.5, 1.5)
     assert fixed["loss.curve"] == [[10, 4.0], [20, 3.0]]
+    assert (fixed["throughput.steps_per_second"], fixed["throughput.tokens_per_second"]) == (2.5, 150)
+    assert (fixed["memory.peak_bytes"], fixed["grad_norm.max"]) == (7e9, 1.5)
+    assert (fixed["training_log.num_logs"], fixed["training_log.num_superseded"]) == (1, 0)
     assert (fixed["repo.commit"], fixed["host.name"], fixed["host.num_cores"]) == ("1f2e-dirty", "here", 2)
 
 
@@ -117,7 +134,7 @@ def test_lost_process_has_no_returncode() -> None:
 
 
 def test_unfinished_log_says_where_it_ends(tmp_path: Path) -> None:
-    facts = observe(make_log(tmp_path, TEN))
+    facts = observe(find_log(tmp_path, TEN))
 
     assert (facts.values["train.finished"], facts.values["train.global_step"]) == (False, 10)
     assert "train.epoch_ended" not in facts.values
@@ -200,3 +217,71 @@ def test_expected_files_may_be_patterns_and_lie_deeper(tmp_path: Path) -> None:
 
 def test_no_file_is_found_without_a_run_directory() -> None:
     assert look_for_files(None, ["trainer_logs.json"]) == {"trainer_logs.json": False}
+
+
+def test_losses_of_steps_that_were_done_again_count_against_the_run(tmp_path: Path) -> None:
+    records = [
+        {"global_step": step, "loss": loss}
+        for step, loss in [(10, 4.0), (20, math.nan), (30, 9.0), (20, 3.0), (30, 2.0)]
+    ]
+
+    facts = observe(make_log(tmp_path, *records))
+
+    assert (facts.values["train.num_steps_logged"], facts.values["training_log.num_superseded"]) == (3, 2)
+    assert (facts.values["loss.num_nonfinite"], facts.values["loss.nonfinite_steps"]) == (1, [20])
+    assert (facts.values["loss.max"], facts.values["loss.final"]) == (9.0, 2.0)
+    assert facts.values["loss.curve"] == [[10, 4.0], [20, 3.0], [30, 2.0]]
+    assert facts.notes["training_log.num_superseded"] == "training went back to step 20, and did steps again"
+
+
+def test_what_nothing_proves_is_not_observed() -> None:
+    facts = observe(dataclasses.replace(MISSING, finished=None, finished_reason="nothing proves it"))
+
+    assert "train.finished" not in facts.values
+    assert facts.notes["train.finished"] == "nothing proves it"
+
+
+def test_records_without_a_loss_say_what_they_have(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, {"global_step": 10, "lm_loss": 4.0}))
+
+    expected = "one with a loss; its records have global_step, lm_loss (see backend.log.keys)"
+    for name in ("loss.final", "train.num_steps_logged"):
+        assert facts.notes[name].endswith(expected)
+
+
+def test_several_logs_are_said(tmp_path: Path) -> None:
+    log = dataclasses.replace(make_log(tmp_path, TEN), num_logs=2)
+
+    assert observe(log).notes["training_log.num_logs"] == f"the newest was read, {log.path}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("grad_norm.max", "no record has a grad_norm"),
+        ("memory.peak_bytes", "no record has a peak_mem_allocated"),
+        ("throughput.steps_per_second", "fewer than two training records have a step and a timestamp"),
+        (
+            "throughput.tokens_per_second",
+            "fewer than two records have tokens and a timestamp, none a tokens_per_second",
+        ),
+    ],
+)
+def test_measurements_that_the_log_does_not_have_are_not_observed(tmp_path: Path, name: str, reason: str) -> None:
+    facts = observe(make_log(tmp_path, {"global_step": 10, "loss": 4.0}))
+
+    assert (name in facts.values, facts.notes[name]) == (False, reason)
+    assert observe(MISSING).notes[name] == "no log there"
+
+
+def test_the_logs_own_throughput_is_taken_where_it_has_no_clock(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, TEN, {**FINAL, "tokens_per_second": 80.5}))
+
+    assert facts.values["throughput.tokens_per_second"] == 80.5
+    assert facts.notes["throughput.tokens_per_second"] == "the log's own figure, over the whole run"
+
+
+def test_a_gradient_norm_of_nan_is_the_highest(tmp_path: Path) -> None:
+    facts = observe(make_log(tmp_path, TEN, {**TWENTY, "grad_norm": math.nan}))
+
+    assert math.isnan(facts.values["grad_norm.max"])

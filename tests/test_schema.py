@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvalidate.errors import SpecError
 from fgvalidate.schema import CLASSES, build_schema
-from fgvalidate.spec import INTERNAL_FIELDS, Backend, Flags, Spec
+from fgvalidate.spec import INTERNAL_FIELDS, Backend, Finished, Flags, Log, Spec
 
 ROOT = Path(__file__).parent.parent
 HYDRA, FLAT = (Draft202012Validator(build_schema(flat=flat)) for flat in (False, True))
@@ -23,10 +24,17 @@ BASE: dict[str, Any] = {
     "test_id": "mine",
     "project_dir": "examples/mine",
     "config": "train.yaml",
-    "backend": {"name": "b", "log": "runs/*/log.json"},
+    "backend": {"name": "b", "log": {"reader": "forgather", "path": "runs/*/log.json"}},
     "server": {"name": "s", "program": "p"},
     "scorer": {"name": "s", "model": "m"},
 }
+PLACES: dict[type, tuple[str, ...]] = {
+    Spec: (),
+    Flags: ("backend", "flags"),
+    Log: ("backend", "log"),
+    Finished: ("backend", "log", "finished"),
+}
+"""By class: the keys down to its section, where they are not its name."""
 SAVING = {"dynamic_args": {"save_strategy": "steps"}}
 
 
@@ -38,6 +46,11 @@ def set_value(document: Any, path: tuple[str, ...], value: object) -> Any:
         node = node.setdefault(key, {})
     node[path[-1]] = value
     return changed
+
+
+def find_place(kind: type) -> tuple[str, ...]:
+    """Returns the keys down to the section of a class."""
+    return PLACES.get(kind, (kind.__name__.lower(),))
 
 
 def list_fields(kind: type) -> list[Any]:
@@ -63,13 +76,11 @@ def test_shipped_schema_is_the_one_that_the_command_prints(name: str) -> None:
 @pytest.mark.parametrize("flat", [False, True])
 def test_schema_is_one_of_its_dialect_and_has_every_field_with_its_docstring(flat: bool) -> None:
     schema = build_schema(flat=flat)
+    in_spec = {"loss", "stderr", "watch", "retries", "mutations", "server", "scorer", "backend"}
+    sections: dict[type, set[str]] = {Spec: in_spec, Backend: {"flags", "log"}, Log: {"finished"}}
 
     Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    sections = {
-        Spec: {"loss", "stderr", "watch", "retries", "mutations", "server", "scorer", "backend"},
-        Backend: {"flags"},
-    }
     for kind in CLASSES:
         properties = (schema if kind is Spec else schema["$defs"][kind.__name__])["properties"]
         fields = {field.name for field in list_fields(kind)}
@@ -112,9 +123,8 @@ def test_flat_spec_with_every_documented_field_is_valid(validator: Draft202012Va
 
 def test_every_value_of_a_hydra_spec_may_be_an_interpolation() -> None:
     for kind in CLASSES:
-        prefix = PREFIXES.get(kind, (kind.__name__.lower(),))
         for field in list_fields(kind):
-            document = set_value(BASE, (*prefix, field.name), "${oc.select:bounds.x,null}")
+            document = set_value(BASE, (*find_place(kind), field.name), "${oc.select:bounds.x,null}")
 
             assert list(HYDRA.iter_errors(document)) == [], field.name
 
@@ -187,10 +197,11 @@ VALUES: list[object] = [
     {"max_steps": 0}, {"max_steps": 0.5}, {"max_steps": True}, {"max_steps": None},
     {"save_strategy": False}, {"save_strategy": "never"}, {"save_strategy": "epoch"},
 ]  # fmt: skip
-PREFIXES: dict[type, tuple[str, ...]] = {Spec: (), Flags: ("backend", "flags")}
 ELSEWHERE = {
     "checks",  # expressions are looked at when they are resolved
     "env",  # a list in it is found when the environment is built
+    "path",  # what it may be depends on the reader
+    "pattern",  # likewise
 }
 
 
@@ -210,9 +221,9 @@ def is_taken_as_it_is(base: DictConfig | ListConfig, name: str, given: object) -
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_schema_takes_exactly_what_the_program_takes_unconverted(kind: type) -> None:
     schema = build_schema(flat=True)
-    definitions = {"$defs": schema["$defs"]}
-    validator = FLAT if kind is Spec else Draft202012Validator(definitions | schema["$defs"][kind.__name__])
-    base: dict[str, Any] = BASE if kind is Spec else BASE.get(kind.__name__.lower(), {})
+    part = schema if kind is Spec else schema["$defs"][kind.__name__] | {"$defs": schema["$defs"]}
+    validator = Draft202012Validator(part)
+    base: dict[str, Any] = reduce(lambda section, key: section.get(key, {}), find_place(kind), BASE)
     config = OmegaConf.merge(OmegaConf.structured(kind), base)
     fields = [field.name for field in list_fields(kind) if field.name not in ELSEWHERE]
 

@@ -12,6 +12,9 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     ("errors",),
     ("spec", "supervisor", "interruption", "terminal", "config_shape", "selection", "yaml_text"),
+    ("log_records",),
+    ("log_reader", "json_records"),
+    ("log_csv", "log_forgather", "log_jsonl", "log_stdout", "log_tensorboard", "log_trainer_state"),
     (
         "process",
         "run_dir",

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from fgvalidate.training_log import CHUNK_CHARACTERS, TrainingLog, find_training_log, read_training_log
-
-PATTERN = "runs/*/trainer_logs.json"
+from fgvalidate.json_records import CHUNK_CHARACTERS
+from fgvalidate.training_log import FORGATHER, TrainingLog, find_training_log, read_training_log
 
 
 def training(step: int, loss: Any, **more: Any) -> dict[str, Any]:
@@ -121,7 +120,14 @@ def test_last_values_are_kept_by_key(tmp_path: Path) -> None:
 
 
 def find(tmp_path: Path, *, written_after: float = 0.0, started_at: float = 0.0) -> TrainingLog:
-    return find_training_log(tmp_path, PATTERN, written_after=written_after, started_at=started_at)
+    return find_training_log(
+        tmp_path,
+        FORGATHER,
+        stdout=tmp_path / "stdout",
+        written_after=written_after,
+        started_at=started_at,
+        requested_steps=None,
+    )
 
 
 def test_newest_log_is_found(tmp_path: Path) -> None:

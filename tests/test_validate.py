@@ -74,7 +74,7 @@ FOREIGN = "The spec's bounds are for a, b; for backend=fake there are none."
     ],
 )
 def test_advice(loss: Loss, bounds: dict[str, object], drop: float, words: list[str]) -> None:
-    backend = Backend(name="fake", log="x")
+    backend = Backend(name="fake")
     spec = Spec(test_id="x", project_dir="p", config="c", loss=loss, bounds=bounds, backend=backend)
 
     assert advise(spec, Facts(values={"loss.final": 2.0, "loss.drop": drop})) == words

@@ -1,0 +1,60 @@
+"""JSON lines: a record a line, appended while training runs.
+
+There is no closing mark: the log is complete when its last line is whole. A line that is no record leaves the log
+corrupt, but those after it are read: a run that was killed within a line and resumed has such a one. NaN may stand
+there bare, as a text, or as null; a loss of null is a loss that is no number.
+"""
+
+import json
+from pathlib import Path
+
+from fgvalidate.log_reader import LONGEST_LINE_BYTES, LineSource, LogReader, Row
+from fgvalidate.log_records import Records
+
+
+class Reader(LogReader):
+    """Reads JSON lines."""
+
+    usual_keys = {"step": "global_step"}  # noqa: RUF012 - typed in the base
+
+    def read_file(self, path: Path, records: Records) -> None:
+        """Adds the records of a file; see `LogReader`."""
+        number = 0
+        fault = ""
+        with path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE_BYTES):
+                number += 1
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError):
+                    value = None
+                if isinstance(value, dict):
+                    records.add(value)
+                elif not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
+                    records.break_off("truncated", f"the log breaks off within line {number}")
+                    break
+                else:
+                    fault = fault or f"line {number} of the log is no JSON object"
+        if fault:
+            records.break_off("corrupt", fault)
+        elif records.num_records == 0 and records.state == "complete":
+            records.break_off("empty", "the log is empty: no record was ever written")
+
+    def make_source(self) -> "_Source":
+        """Returns what reads the file as it grows."""
+        return _Source(self)
+
+
+class _Source(LineSource):
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def read_line(self, line: str) -> Row | None:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return self._reader.describe(value) if isinstance(value, dict) else None
