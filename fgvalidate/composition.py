@@ -104,7 +104,8 @@ def load_spec(cfg: DictConfig) -> Spec:
     if OmegaConf.is_missing(merged, "config") and "{config}" not in str(raw["backend"]):
         # What is run, where nothing is told a config.
         merged.config = raw["backend"]["script"] or raw["backend"]["name"]
-    missing = sorted(OmegaConf.missing_keys(merged))
+    # A config that is looked up by others would be missed by them first.
+    missing = ["config"] if OmegaConf.is_missing(merged, "config") else sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise SpecError(f"{missing[0]}: this required field is missing; set it in the spec or as {missing[0]}=VALUE")
     spec = OmegaConf.to_object(merged)

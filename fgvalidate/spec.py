@@ -452,11 +452,12 @@ class Spec:
     project_dir: str = MISSING
     """The project, relative to the backend's root."""
     config: str = MISSING
-    """The project's config, as the trainer names it."""
+    """The project's config, as the trainer names it; to be left out where the command line names none."""
     max_steps: int | None = None
     """Optimizer steps; when set it wins over `dynamic_args.max_steps`."""
     dynamic_args: dict[str, Any] = field(default_factory=dict)
-    """Flags of the training command: `max_steps: 200` becomes `--max-steps 200`, true the bare flag, false nothing."""
+    """Flags of the training command, as the backend writes them: `max_steps: 200` becomes `--max-steps 200`, true the
+    bare flag, false nothing."""
     loss: Loss = field(default_factory=Loss)
     stderr: Stderr = field(default_factory=Stderr)
     expected_files: list[str] = field(default_factory=lambda: ["trainer_logs.json"])

@@ -257,7 +257,7 @@ def remove_checkpoints(plan: Plan, outcome: Outcome) -> None:
         return
     train_dir = plan.run_dir.train_dir
     for pattern in plan.spec.backend.checkpoints:
-        for path in [train_dir / match for match in glob.glob(pattern, root_dir=train_dir)]:
+        for path in [train_dir / match for match in glob.glob(pattern, root_dir=train_dir, recursive=True)]:
             if path.is_file():
                 path.unlink()
             else:
