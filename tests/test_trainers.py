@@ -33,6 +33,7 @@ def test_unmodified_trainer_passes(validate_trainer: Validate, workplace: Any, s
 
     assert (run.code, run.report["outcome"], run.red, run.warned) == (0, "passed", set(), set()), run.stdout
     assert run.facts["values"]["train.global_step"] == run.facts["values"]["train.max_steps"]
+    assert not list((run.run_dir / "train").rglob("*.ckpt"))
     assert workplace.find_processes() == []
 
 
