@@ -4,15 +4,18 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fgvalidate.errors import LaunchError, SpecError, suggest
+from fgvalidate.flags import Flag, build_flags, find_collision, is_place, place_flags
 from fgvalidate.gpu import build_gpu_variables
 from fgvalidate.process import build_environment, change_variables, find_program
 from fgvalidate.spec import Backend, Spec
+
+NUM_NAMED = 8
+"""Files that a message names at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ def find_project(spec: Spec) -> Path:
             f"project_dir: no such folder: {spec.project_dir} (below backend.root, {root})."
             f"{suggest(project.name, beside)}"
         )
+    _require_script(backend, project)
     config = glob.escape(spec.config)
     patterns = [_fill(pattern, "backend.config_files", {"config": config}) for pattern in backend.config_files]
     if patterns and not any(map(os.path.isfile, _find_files(project, patterns))):
@@ -53,6 +57,18 @@ def find_project(spec: Spec) -> Path:
         there = f" It has {', '.join(known)}." if known else ""
         raise SpecError(f"config: {spec.project_dir} has no {spec.config}.{there}{suggest(spec.config, known)}")
     return project
+
+
+def _require_script(backend: Backend, project: Path) -> None:
+    """Raises SpecError when the command line runs a script, and the project has none of that name."""
+    if not any("{script}" in argument for argument in (*backend.launcher, *backend.arguments)):
+        return
+    if backend.script is None:
+        raise SpecError("backend.script: not set; say which file of the project is run, as backend.script=train.py")
+    if not (project / backend.script).is_file():
+        known = sorted(path.name for path in project.glob("*.py"))
+        there = f" It has {', '.join(known[:NUM_NAMED])}." if known else ""
+        raise SpecError(f"backend.script: {project} has no {backend.script}.{there}{suggest(backend.script, known)}")
 
 
 def _resolve_root(root: str) -> Path:
@@ -75,22 +91,57 @@ def build_command(spec: Spec, project: Path, output_dir: Path, gpus: tuple[str, 
 
     Raises:
         LaunchError: The backend's program is not to be found.
+        SpecError: The command line cannot be filled in, or says a flag twice.
     """
     backend = spec.backend
     assert backend.root is not None
+    root = _resolve_root(backend.root)
+    fields = {
+        "project": str(project),
+        "config": spec.config,
+        "output_dir": str(output_dir),
+        "gpus": str(backend.num_processes or max(1, len(gpus))),
+    }
+    if backend.script is not None:
+        fields["script"] = str(project / backend.script)
+    if (python := _find_python(backend)) is not None:
+        fields["python"] = str(python)
+    variables = {name: value and _fill_known(value, fields) for name, value in backend.env.items()}
+    executable, bin_dir, others = _find_start(backend, python, build_environment(variables))
     # A GPU count of 0 hides them all; otherwise the run sees those it was given, and no more.
     visible = build_gpu_variables(gpus) if gpus or spec.gpu_requirement == 0 else {}
-    executable, bin_dir = _find_executable(backend, build_environment(backend.env))
-    env = build_environment({**visible, **backend.env}, path_first=[bin_dir] if bin_dir else [])
-    fields = {"project": str(project), "config": spec.config, "output_dir": str(output_dir)}
-    arguments = [_fill(argument, "backend.arguments", fields) for argument in backend.arguments]
-    for name in spec.dynamic_args:
-        if f"--{name.replace('_', '-')}" in backend.arguments:
-            raise SpecError(f"dynamic_args.{name}: backend={backend.name} sets this flag itself; remove it")
-    flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps})
+    env = build_environment({**visible, **variables}, path_first=[bin_dir] if bin_dir else [])
+    start = _fill_words(others, "backend.launcher", fields)
+    arguments = _fill_words(backend.arguments, "backend.arguments", fields)
+    words = place_flags([*start, *arguments], _build_flags(spec, output_dir))
     device = [] if gpus else backend.cpu_arguments
-    argv = (str(executable), *arguments, *flags, *device)
-    return Command(argv=argv, cwd=_resolve_root(backend.root), env=env)
+    argv = (str(executable), *words, *device)
+    return Command(argv=argv, cwd=_resolve_cwd(backend, root, project), env=env)
+
+
+def _build_flags(spec: Spec, output_dir: Path) -> list[Flag]:
+    backend = spec.backend
+    args = {**spec.dynamic_args, "max_steps": spec.requested_steps}
+    if backend.flags.names.get("save_strategy", "") is None:
+        # Nothing is told to a trainer that has no such flag; `saves_model` says what it does.
+        args.pop("save_strategy", None)
+    said = any("{output_dir}" in argument for argument in (*backend.launcher, *backend.arguments))
+    is_flag = backend.flags.names.get("output_dir") is not None and not said
+    twice = find_collision(backend.arguments, build_flags(args, backend.flags))
+    if twice is None and is_flag and "output_dir" in args:
+        twice = "output_dir"
+    if twice is not None:
+        raise SpecError(f"dynamic_args.{twice}: backend={backend.name} sets this flag itself; remove it")
+    return build_flags({**({"output_dir": str(output_dir)} if is_flag else {}), **args}, backend.flags)
+
+
+def _resolve_cwd(backend: Backend, root: Path, project: Path) -> Path:
+    if backend.cwd is None:
+        return root
+    cwd = root / Path(_fill(backend.cwd, "backend.cwd", {"project": str(project)})).expanduser()
+    if not cwd.is_dir():
+        raise SpecError(f"backend.cwd: no such folder: {cwd}")
+    return cwd
 
 
 def build_server_command(spec: Spec, training: Command, gpus: tuple[str, ...], modules_cache: Path) -> Command:
@@ -115,7 +166,8 @@ def build_server_command(spec: Spec, training: Command, gpus: tuple[str, ...], m
     except LaunchError as error:
         raise LaunchError(f"server.program: {error}") from error
     later = {name: f"{{{name}}}" for name in ("model_dir", "host", "port")}
-    fields = {"root": str(training.cwd), **later}
+    assert spec.backend.root is not None
+    fields = {"root": str(_resolve_root(spec.backend.root)), **later}
     device = [] if gpus else server.cpu_arguments
     arguments = [_fill(argument, "server.arguments", fields) for argument in (*server.arguments, *device)]
     return Command(argv=(str(executable), *arguments), cwd=training.cwd, env=env)
@@ -133,48 +185,66 @@ def _fill(template: str, key: str, fields: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", look_up, template)
 
 
-def _find_executable(backend: Backend, env: dict[str, str]) -> tuple[Path, Path | None]:
-    """Finds the backend's program, and the folder in which it will look for its own helpers (None: on PATH)."""
+def _fill_known(template: str, fields: dict[str, str]) -> str:
+    """Puts values in for those of `{name}` that have one: in an environment variable others may mean anything."""
+    return re.sub(r"\{(\w+)\}", lambda match: fields.get(match[1], match[0]), template)
+
+
+def _fill_words(template: Sequence[str], key: str, fields: dict[str, str]) -> list[str]:
+    """Fills words in; those where flags go are left for later."""
+    words = []
+    for word in template:
+        if not is_place(word) and "{flags" in word:
+            raise SpecError(f"{key}: {word!r}: {{flags}} is a word of its own, since several take its place")
+        words.append(word if is_place(word) else _fill(word, key, fields))
+    return words
+
+
+def _find_python(backend: Backend) -> Path | None:
     python = Path(backend.python).expanduser().absolute() if backend.python else None
     if python is not None and not os.access(python, os.X_OK):
         raise LaunchError(f"backend.python: {backend.python!r} is not an executable file; correct the path")
-    if backend.program is None:
-        if python is None:
-            raise SpecError(f"backend.program: backend={backend.name} has neither a program nor a python; set one")
-        return python, python.parent
-    program = Path(backend.program).expanduser()
+    return python
+
+
+def _find_start(backend: Backend, python: Path | None, env: dict[str, str]) -> tuple[Path, Path | None, list[str]]:
+    """Finds what the command line begins with.
+
+    Returns:
+        The executable, the folder in which it will look for its own helpers (None: on PATH), and the words between it
+        and the arguments.
+    """
+    if backend.launcher:
+        launcher, bin_dir = _find_executable("backend.launcher", backend.launcher[0], python, env)
+        inner = [] if backend.program is None else [_find_executable("backend.program", backend.program, python, env)]
+        return launcher, bin_dir, [*backend.launcher[1:], *(str(program) for program, _ in inner)]
+    if backend.program is not None:
+        return *_find_executable("backend.program", backend.program, python, env), []
+    if python is None:
+        raise SpecError(f"backend.program: backend={backend.name} has neither a program nor a python; set one")
+    return python, python.parent, []
+
+
+def _find_executable(key: str, name: str, python: Path | None, env: dict[str, str]) -> tuple[Path, Path | None]:
+    program = Path(name).expanduser()
     if len(program.parts) > 1:
         # A path; programs bring their helpers (torchrun) beside them.
         if not os.access(program, os.X_OK) or program.is_dir():
-            raise LaunchError(f"backend.program: {backend.program!r} is not an executable file; correct the path")
+            raise LaunchError(f"{key}: {name!r} is not an executable file; correct the path")
         return program.absolute(), program.absolute().parent
     if python is not None:
         # Only there: the program of another environment would be another program.
         beside = python.parent / program
         if not os.access(beside, os.X_OK):
-            raise LaunchError(f"backend.program: {backend.program!r} is not beside backend.python, in {python.parent}")
+            raise LaunchError(
+                f"{key}: {name!r} is not beside backend.python, in {python.parent}; install it there, or give its path"
+            )
         return beside, python.parent
     try:
-        return find_program(backend.program, env=env), None
+        return find_program(name, env=env), None
     except LaunchError as error:
         own = Path(sys.executable).parent / program
         if not os.access(own, os.X_OK):
-            raise LaunchError(f"backend.program: {error}") from error
+            raise LaunchError(f"{key}: {error}") from error
         # Installed beside us, in an environment that was not activated.
         return own, own.parent
-
-
-def build_flags(dynamic_args: dict[str, Any]) -> list[str]:
-    """Turns dynamic args into flags: true is the bare flag; false and null are left out.
-
-    >>> build_flags({"max_steps": 200, "save_strategy": "no", "compile": True, "dry": False})
-    ['--max-steps', '200', '--save-strategy', 'no', '--compile']
-    """
-    flags: list[str] = []
-    for name, value in dynamic_args.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            flags.append(flag)
-        elif value is not None and value is not False:
-            flags += [flag, str(value)]
-    return flags

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fgvalidate.checkout import find_checkout, read_commit
-from fgvalidate.command import build_flags, find_project
+from fgvalidate.command import find_project
 from fgvalidate.composition import PACKAGE_DIR
 from fgvalidate.errors import SpecError
 from fgvalidate.facts import Facts, from_json, to_json
+from fgvalidate.flags import build_flags
 from fgvalidate.report import SOURCES
 from fgvalidate.spec import Inference, Spec
 
@@ -197,8 +198,8 @@ def compare_command(facts: Facts, spec: Spec) -> list[str]:
         is_named = any(f"{{{key.removesuffix('_dir')}}}" in argument for argument in spec.backend.arguments)
         if is_named and not any(value in word for word in words):
             lacking.append(f"its command does not name {key}={value}")
-    flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps})
-    missing = [flag for flag in flags if flag not in words]
+    flags = build_flags({**spec.dynamic_args, "max_steps": spec.requested_steps}, spec.backend.flags)
+    missing = [word for flag in flags for word in flag.words if word not in words]
     if missing:
         lacking.append(f"its command has no {' '.join(missing)}")
     if facts.values.get("train.max_steps") != spec.requested_steps:

@@ -34,11 +34,17 @@ def resolve_own_python() -> str:
     return sys.executable
 
 
+def resolve_flags(*names: str) -> str:
+    """The `flags` resolver: the place of the flags in a command line, of all of them or of those that are named."""
+    return f"{{flags:{','.join(names)}}}" if names else "{flags}"
+
+
 def register_schema() -> None:
     """Makes the spec's schema known to Hydra and the resolvers to OmegaConf; calling it again changes nothing."""
     ConfigStore.instance().store(name="schema", node=Spec)
     OmegaConf.register_new_resolver("package_dir", resolve_package_dir, replace=True)
     OmegaConf.register_new_resolver("own_python", resolve_own_python, replace=True)
+    OmegaConf.register_new_resolver("flags", resolve_flags, replace=True)
     register_resolvers()
 
 
@@ -96,7 +102,11 @@ def load_spec(cfg: DictConfig) -> Spec:
     merged = OmegaConf.merge(OmegaConf.structured(Spec), raw)
     assert isinstance(merged, DictConfig)
     require_known_keys(merged)
-    missing = sorted(OmegaConf.missing_keys(merged))
+    if OmegaConf.is_missing(merged, "config") and "{config}" not in str(raw["backend"]):
+        # What is run, where nothing is told a config.
+        merged.config = raw["backend"]["script"] or raw["backend"]["name"]
+    # A config that is looked up by others would be missed by them first.
+    missing = ["config"] if OmegaConf.is_missing(merged, "config") else sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise SpecError(f"{missing[0]}: this required field is missing; set it in the spec or as {missing[0]}=VALUE")
     spec = OmegaConf.to_object(merged)

@@ -70,7 +70,8 @@ def run_inference(
     """
     assert spec.inference is not None
     asked, name = spec.inference, spec.scorer.name
-    model_dir = find_model_dir(output_dir, needs_weights=spec.server.needs_weights)
+    pattern = spec.backend.model_pattern
+    model_dir = find_model_dir(output_dir, needs_weights=spec.server.needs_weights, pattern=pattern)
     if isinstance(model_dir, ModelDirProblem):
         return InferenceResult(problem=model_dir.reason, scorer=name)
     server = Server(

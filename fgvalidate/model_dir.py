@@ -5,6 +5,7 @@ In: the run's output directory, and whether a server needs weights and config in
 """
 
 import contextlib
+import glob
 import json
 import re
 import struct
@@ -27,7 +28,7 @@ class ModelDirProblem:
     """One line, with what to do next."""
 
 
-def find_model_dir(output_dir: Path, *, needs_weights: bool) -> Path | ModelDirProblem:
+def find_model_dir(output_dir: Path, *, needs_weights: bool, pattern: str | None = None) -> Path | ModelDirProblem:
     """Returns the folder to give to an inference server.
 
     Args:
@@ -35,14 +36,42 @@ def find_model_dir(output_dir: Path, *, needs_weights: bool) -> Path | ModelDirP
         needs_weights: True: a folder with config.json and whole weights, the root's if it has both, else the newest
             checkpoint's, in `checkpoints/` or beside the config. False: the folder with config.json, for servers that
             look for the checkpoint themselves.
+        pattern: Where the trainer leaves models, below the output directory; of several that are whole the newest is
+            returned, by the last number in their names, and one without a number is the last. None: as above.
     """
     try:
+        if pattern is not None:
+            return _find_declared(output_dir, pattern, needs_weights=needs_weights)
         root = _find_root(output_dir)
         if needs_weights:
             return _find_weights(output_dir if root is None or _read_step(root) is not None else root)
         return root or ModelDirProblem(f"no config.json in {output_dir}, nor one level down: no model was saved")
     except OSError as error:
         return ModelDirProblem(f"{output_dir} cannot be searched for a model: {error}")
+
+
+def _find_declared(output_dir: Path, pattern: str, *, needs_weights: bool) -> Path | ModelDirProblem:
+    found = [path for match in glob.glob(pattern, root_dir=output_dir) if (path := output_dir / match).is_dir()]
+    if not found:
+        there = ", ".join(path.name for path in _list_folders(output_dir)) or "no folder"
+        return ModelDirProblem(f"no folder {pattern} in {output_dir}, which has {there}; correct backend.model_dir")
+    newest_first = sorted(found, key=_place_in_time, reverse=True)
+    usable = [folder for folder in newest_first if has_weights(folder)] if needs_weights else newest_first
+    for folder in usable:
+        if _has_config(folder):
+            return folder
+    if usable:
+        return ModelDirProblem(f"no config.json in {usable[0]}: no model was saved there that could be served")
+    damaged = [path for folder in newest_first for path in _list_weight_files(folder)]
+    if damaged:
+        broken = f"{damaged[0]} is empty, cut short or incomplete"
+        return ModelDirProblem(f"no weights were saved whole in {pattern}: {broken}")
+    return ModelDirProblem(f"no weights were saved in {newest_first[0]}")
+
+
+def _place_in_time(folder: Path) -> tuple[bool, int, float]:
+    numbers = re.findall(r"\d+", folder.name)
+    return not numbers, int(numbers[-1]) if numbers else 0, folder.stat().st_mtime
 
 
 def _find_root(output_dir: Path) -> Path | None:

@@ -24,14 +24,19 @@ from pydantic.json_schema import GenerateJsonSchema
 from fgvalidate.spec import (
     CONDITIONS,
     FAULTS,
+    FORM_PATTERN,
     INTERNAL_FIELDS,
     KEEP,
+    LISTS,
     LOG_KEYS,
     LOG_READERS,
     SAVE_STRATEGIES,
+    SAVES_MODEL,
     UNKNOWN_KEYS,
+    WHEN_PATTERN,
     Backend,
     Finished,
+    Flags,
     Inference,
     Log,
     Loss,
@@ -46,7 +51,7 @@ from fgvalidate.spec import (
 
 Document = dict[str, Any]
 
-CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Log, Finished)
+CLASSES = (Spec, Loss, Stderr, Inference, Watch, Retries, Mutations, Server, Scorer, Backend, Flags, Log, Finished)
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _POSITIVE_SIZE = {"exclusiveMinimum": 0}
@@ -118,6 +123,16 @@ RULES: dict[type, dict[str, Document]] = {
     Mutations: {"waive": {"propertyNames": {"enum": list(FAULTS)}, **_REASONS}},
     Backend: {
         "checkpoints": {"items": {"type": "string", "pattern": _BELOW_OUTPUT}},
+        "num_processes": _POSITIVE_COUNT,
+        "saves_model": {"enum": list(SAVES_MODEL)},
+        "model_dir": {"pattern": _BELOW_OUTPUT},
+    },
+    Flags: {
+        "form": {"pattern": f"^{FORM_PATTERN}$"},
+        "when_true": {"pattern": f"^{WHEN_PATTERN}$"},
+        "when_false": {"pattern": f"^{WHEN_PATTERN}$"},
+        "lists": {"enum": [*LISTS, None]},
+        "names": {"additionalProperties": {"type": ["string", "null"], "minLength": 1}},
     },
     Log: {
         "reader": {"enum": list(LOG_READERS)},
@@ -158,7 +173,13 @@ _DEFAULTS: Document = {
 }
 _HYDRA: Document = {"description": "Settings of Hydra itself.", "type": "object"}
 _SAVES: Document = {
-    "if": {"properties": {"inference": {"type": "object"}}, "required": ["inference"]},
+    "if": {
+        "properties": {
+            "inference": {"type": "object"},
+            "backend": {"properties": {"saves_model": {"const": "by_strategy"}}},
+        },
+        "required": ["inference"],
+    },
     "then": {
         "properties": {
             "dynamic_args": {
@@ -200,6 +221,8 @@ def build_schema(*, flat: bool) -> Document:
         required = [field.name for field in dataclasses.fields(Spec) if field.default == MISSING]
         document |= {"required": required, **_SAVES}
     else:
+        # Lists and mappings, for the backends that say how they are written.
+        document["properties"]["dynamic_args"]["additionalProperties"] = {}
         for part in parts.values():
             part["properties"] = {name: _allow_interpolation(schema) for name, schema in part["properties"].items()}
         document["$defs"]["Interpolation"] = _INTERPOLATION

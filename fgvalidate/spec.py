@@ -28,6 +28,13 @@ FAULTS = (
     *("repetition_loop", "shuffled_words", "random_tokens"),
 )
 """What a mutation test plants, in the order in which it does; `faults.py` says how."""
+FORM_PATTERN = r"[^\s{}]*\{name\}[^\s{}]* ?\{value\}"
+WHEN_PATTERN = r"[^\s{}]*\{name\}[^\s{}]*( [^\s{}]+)?"
+LISTS = ("repeated", "words", "commas", "brackets")
+SAVES_MODEL = ("by_strategy", "always", "never")
+INTERNAL_FIELDS = frozenset({"unknown", "judge", "mutate", "output_dir", "gpus"})
+"""Fields of `Spec` that no spec file sets: two belong to the command line, one to the reader of flat specs, and two are
+names for what is known when the run begins."""
 LOG_READERS = ("csv", "forgather", "jsonl", "stdout", "tensorboard", "trainer_state")
 """Formats of training logs: each is read by the module `log_<name>`."""
 LOG_KEYS = (
@@ -44,8 +51,6 @@ LOG_KEYS = (
     "peak_mem_allocated",
 )
 """What a record of any log may say, by the names that facts are made from; docs/logs.md has their units."""
-INTERNAL_FIELDS = frozenset({"unknown", "judge", "mutate"})
-"""Fields of `Spec` that no spec file sets: two belong to the command line, one to the reader of flat specs."""
 
 
 PYTEST_MARKS = ("filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail")
@@ -388,6 +393,44 @@ class Log:
 
 
 @dataclass(kw_only=True)
+class Flags:
+    """How dynamic args are written on a trainer's command line; `{name}` and `{value}` are filled in."""
+
+    form: str = "--{name} {value}"
+    """A flag with its value: two words where a blank divides them, one where none does, as `--{name}={value}`."""
+    when_true: str | None = "--{name}"
+    """What stands for true, as `--{name}=True`. None: nothing."""
+    when_false: str | None = None
+    """What stands for false, as `--no-{name}`. None: nothing."""
+    lists: str | None = None
+    """How a list is written: repeated (the flag once for each), words (the flag, then each), commas (a,b), brackets
+    ([a,b]). None: lists are refused."""
+    nesting: str | None = None
+    """What joins the names of nested mappings, as the dot of `--training.steps`. None: mappings are refused."""
+    dashes: bool = True
+    """Whether `_` in a name is written `-`."""
+    names: dict[str, str | None] = field(default_factory=dict)
+    """The trainer's names by ours, as `max_steps: max_iters`, written as they stand; null: it has no such flag.
+    `output_dir` is a flag where it is named here, and no argument says `{output_dir}`."""
+
+    def __post_init__(self) -> None:
+        valid = re.fullmatch(FORM_PATTERN, self.form) is not None
+        _require(valid, "backend.flags.form", self.form, "must be like '--{name} {value}' or '{name}={value}'")
+        for key in ("when_true", "when_false"):
+            form = getattr(self, key)
+            valid = form is None or re.fullmatch(WHEN_PATTERN, form) is not None
+            _require(valid, f"backend.flags.{key}", form, "must be like '--{name}' or '{name}=true', or null")
+        known = self.lists is None or self.lists in LISTS
+        _require(known, "backend.flags.lists", self.lists, f"must be one of {', '.join(LISTS)}, or null")
+        for name, theirs in self.names.items():
+            # A list passes for a text in a mapping.
+            valid = theirs is None or (isinstance(theirs, str) and theirs != "")
+            _require(valid, f"backend.flags.names.{name}", theirs, "must be the flag's name, or null")
+        if self.lists == "words" and " " not in self.form:
+            raise SpecError(f"backend.flags.lists: words need a blank in backend.flags.form, which is {self.form!r}")
+
+
+@dataclass(kw_only=True)
 class Backend:
     """How a trainer is started and what it leaves."""
 
@@ -395,28 +438,77 @@ class Backend:
     """Names this backend, in reports and as a key of `bounds`."""
     root: str | None = None
     """Folder that `project_dir` is relative to, and the command's working directory."""
+    cwd: str | None = None
+    """Another working directory, relative to `root`. None: `root`."""
+    launcher: list[str] = field(default_factory=list)
+    """What starts the trainer in several processes, as torchrun and its flags; it stands first, and in place of
+    `python`. `{gpus}` is filled in."""
+    num_processes: int | None = None
+    """What `{gpus}` is. None: as many as the run has GPUs, and 1 on the CPU."""
     program: str | None = None
     """Executable: a path, or a name looked up beside `python` if that is set, else on PATH, then beside our own Python.
     None: `python` itself."""
     python: str | None = None
     """The Python whose environment the trainer lives in. None: the one that the program brings along."""
+    script: str | None = None
+    """File of the project that the arguments call `{script}`; it must be there before anything starts."""
     arguments: list[str] = field(default_factory=list)
-    """Put between the program and the flags; `{project}`, `{config}` and `{output_dir}` are filled in."""
+    """Put behind the program; `{project}`, `{config}`, `{output_dir}`, `{script}`, `{python}` and `{gpus}` are filled
+    in. The flags stand where `{flags}` does, else at the end."""
+    flags: Flags = field(default_factory=Flags)
     cpu_arguments: list[str] = field(default_factory=list)
     """Appended when no GPU is used."""
     env: dict[str, str | None] = field(default_factory=dict)
-    """Environment variables set for the trainer; null removes one."""
+    """Environment variables set for the trainer, filled in likewise; null removes one."""
     cpu_ok: bool = False
     """Whether a spec that asks for one GPU may run without any."""
     config_files: list[str] = field(default_factory=list)
     """Patterns below the project, with `{config}`; one must match a file before anything starts. []: not looked for."""
     log: Log = field(default_factory=Log)
     checkpoints: list[str] = field(default_factory=list)
-    """Folders below the output directory that hold saved weights (what `keep` keeps or removes)."""
+    """Folders and files (or shell patterns) below the output directory that hold saved weights: what `keep` keeps or
+    removes."""
+    saves_model: str = "by_strategy"
+    """Whether it leaves a Hugging Face model to serve: by_strategy (as `save_strategy` says), always, never."""
+    model_dir: str | None = None
+    """Pattern of the model's folder below the output directory, as `checkpoint-*`; of several the newest that is whole
+    is served. None: the output directory, a folder in it, or its newest checkpoint."""
 
     def __post_init__(self) -> None:
+        if self.model_pattern is not None:
+            path = PurePosixPath(self.model_pattern)
+            inside = path.parts and not path.is_absolute() and ".." not in path.parts
+            _require(bool(inside), "backend.model_dir", self.model_dir, "must be a pattern below the output directory")
+        known = self.saves_model in SAVES_MODEL
+        _require(known, "backend.saves_model", self.saves_model, f"must be one of {', '.join(SAVES_MODEL)}")
+        positive = self.num_processes is None or self.num_processes >= 1
+        _require(positive, "backend.num_processes", self.num_processes, "must be at least 1, or null")
         for folder in self.checkpoints:
             _require_inside("backend.checkpoints", folder, "must be a folder below the output directory")
+
+    @property
+    def model_pattern(self) -> str | None:
+        """`model_dir` without the output directory, if it was said in the words that the trainer is told with."""
+        return None if self.model_dir is None else self.model_dir.removeprefix("{output_dir}/")
+
+
+def _is_writable(value: Any, flags: Flags) -> bool:
+    """Whether flags can say a value."""
+    if isinstance(value, dict):
+        # Only the standard names have rules of their own, and those stand at the top.
+        return flags.nesting is not None and all(_is_writable(inner, flags) for inner in value.values())
+    if isinstance(value, list):
+        return flags.lists is not None and all(isinstance(item, str | int | float) for item in value)
+    return value is None or isinstance(value, str | int | float)
+
+
+def _explain_writable(value: Any, backend: Backend) -> str:
+    rule = "must be one text, number or boolean"
+    if isinstance(value, list) and backend.flags.lists is None:
+        return f"{rule}, since backend.flags.lists does not say how lists are written"
+    if isinstance(value, dict) and backend.flags.nesting is None:
+        return f"{rule}, since backend.flags.nesting does not say how nested names are joined"
+    return f"{rule}, or hold nothing but those"
 
 
 @dataclass(kw_only=True)
@@ -428,11 +520,12 @@ class Spec:
     project_dir: str = MISSING
     """The project, relative to the backend's root."""
     config: str = MISSING
-    """The project's config, as the trainer names it."""
+    """The project's config, as the trainer names it; to be left out where the command line names none."""
     max_steps: int | None = None
     """Optimizer steps; when set it wins over `dynamic_args.max_steps`."""
     dynamic_args: dict[str, Any] = field(default_factory=dict)
-    """Flags of the training command: `max_steps: 200` becomes `--max-steps 200`, true the bare flag, false nothing."""
+    """Flags of the training command, as the backend writes them: `max_steps: 200` becomes `--max-steps 200`, true the
+    bare flag, false nothing."""
     loss: Loss = field(default_factory=Loss)
     stderr: Stderr = field(default_factory=Stderr)
     expected_files: list[str] = field(default_factory=lambda: ["trainer_logs.json"])
@@ -480,6 +573,10 @@ class Spec:
     """On the command line: a recorded run (its folder, its facts.json or its multirun) to judge instead of running."""
     mutate: str | None = None
     """On the command line: a recorded run, named likewise, that faults are planted in."""
+    output_dir: str = "{output_dir}"
+    """What `${output_dir}` is in a backend's arguments: filled in when the run begins. Not to be set."""
+    gpus: str = "{gpus}"
+    """Likewise of `${gpus}`."""
 
     def __post_init__(self) -> None:
         require_names(self.test_id, self.markers)
@@ -503,22 +600,48 @@ class Spec:
         _require(self.xfail is None or self.xfail.strip() != "", "xfail", self.xfail, "must say why, or be null")
         _require_reasons("xfail_checks", self.xfail_checks)
         self.signatures = {name: _read_signature(f"signatures.{name}", each) for name, each in self.signatures.items()}
+        rule = "is not to be set: each run has its own folder (hydra.run.dir says where)"
+        _require(self.output_dir == "{output_dir}", "output_dir", self.output_dir, rule)
+        rule = "is not to be set: say gpu_requirement, or backend.num_processes"
+        _require(self.gpus == "{gpus}", "gpus", self.gpus, rule)
         if self.judge is not None and self.mutate is not None:
             raise SpecError("mutate: judge is set too; say one of the two")
         self._check_dynamic_args()
-        saves = self.dynamic_args.get("save_strategy") not in {None, "no"}
-        if self.inference is not None and not saves:
+        if self.inference is not None:
+            self._require_model()
+
+    def _require_model(self) -> None:
+        saves = self.backend.saves_model
+        if saves == "never":
+            raise SpecError(
+                f"inference: backend={self.backend.name} leaves no Hugging Face model to serve "
+                "(backend.saves_model=never); leave the stage out with inference=none, or say "
+                "backend.saves_model=always where the trainer saves one"
+            )
+        if saves == "by_strategy" and self.dynamic_args.get("save_strategy") in {None, "no"}:
             raise SpecError(
                 "dynamic_args.save_strategy: inference needs saved weights; set it to steps (or epoch), "
                 "or leave the stage out with inference=none"
             )
 
     def _check_dynamic_args(self) -> None:
+        flags = self.backend.flags
         for name, value in self.dynamic_args.items():
             key = f"dynamic_args.{name}"
-            scalar = value is None or isinstance(value, str | int | float)
-            _require(scalar, key, value, "must be one text, number or boolean")
-            _require("-" not in name, key, value, f"is written {name.replace('-', '_')}")
+            _require(_is_writable(value, flags), key, value, _explain_writable(value, self.backend))
+            rule = f"is written {name.replace('-', '_')}"
+            if not flags.dashes:
+                rule += f" (backend.flags.names.{name.replace('-', '_')}={name})"
+            _require("-" not in name, key, value, rule)
+        given = {**self.dynamic_args, "max_steps": self.requested_steps}
+        for name, theirs in flags.names.items():
+            # What no flag can say is not done; a save_strategy that is not obeyed shows in what was saved.
+            if theirs is None and name != "save_strategy" and given.get(name) is not None:
+                key = "max_steps" if name == "max_steps" and self.max_steps is not None else f"dynamic_args.{name}"
+                raise SpecError(
+                    f"{key}: backend={self.backend.name} has no flag for it (backend.flags.names.{name}=null); "
+                    f"leave it out, or name the flag there"
+                )
         save_strategy = self.dynamic_args.get("save_strategy")
         key = "dynamic_args.save_strategy"
         if isinstance(save_strategy, bool):

@@ -1,5 +1,6 @@
 """One validation, from a checked spec to a report."""
 
+import glob
 import os
 import platform
 import shutil
@@ -395,5 +396,10 @@ def remove_checkpoints(plan: Plan, outcome: Outcome) -> None:
     keep = plan.spec.keep
     if keep == "all" or (keep == "failed" and outcome != "passed"):
         return
-    for name in plan.spec.backend.checkpoints:
-        shutil.rmtree(plan.run_dir.train_dir / name, ignore_errors=True)
+    train_dir = plan.run_dir.train_dir
+    for pattern in plan.spec.backend.checkpoints:
+        for path in [train_dir / match for match in glob.glob(pattern, root_dir=train_dir, recursive=True)]:
+            if path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)

@@ -35,7 +35,7 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (["project=x"], "project=x: there is no such project. There are: tiny_experiment, tiny_llama"),
     (
         ["backend=forgathr"],
-        "backend=forgathr: there is no such backend. Did you mean 'forgather'? There are: builtin, forgather",
+        "backend=forgathr: there is no such backend. Did you mean 'forgather'? There are: builtin, command, forgather",
     ),
     (["-m", "--cfg", "job"], "command line: -m runs, --cfg and --info only show; leave one of them out"),
     (["loss.finl_max=1"], "command line: loss.finl_max: no such key. Did you mean 'final_max'?"),

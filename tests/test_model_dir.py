@@ -209,3 +209,51 @@ def test_output_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 
     assert isinstance(problem, ModelDirProblem)
     assert "cannot be searched for a model" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "newest"),
+    [
+        ("checkpoint-*", ["checkpoint-9", "checkpoint-10"], "checkpoint-10"),
+        ("step_*", ["step_200", "step_30"], "step_200"),
+        ("*/hf", ["a/hf"], "a/hf"),
+        ("final", ["checkpoint-10", "final"], "final"),
+        ("*", ["epoch=3-step=20", "epoch=9-step=10"], "epoch=3-step=20"),
+        ("*", ["checkpoint-10", "final"], "final"),
+    ],
+)
+def test_newest_of_what_a_pattern_names_is_found(tmp_path: Path, pattern: str, names: list[str], newest: str) -> None:
+    for name in names:
+        save_model(tmp_path / name)
+
+    assert find_model_dir(tmp_path, needs_weights=True, pattern=pattern) == tmp_path / newest
+
+
+def test_newest_of_a_pattern_that_is_whole_is_found(tmp_path: Path) -> None:
+    whole = save_model(tmp_path / "step_1")
+    save_model(tmp_path / "step_2", SAFETENSORS[:-1])
+    write(tmp_path / "step_3" / "model.safetensors", SAFETENSORS)
+
+    assert find_model_dir(tmp_path, needs_weights=True, pattern="step_*") == whole
+    assert find_model_dir(tmp_path, needs_weights=False, pattern="step_*") == tmp_path / "step_2"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("model_*", "no folder model_* in {0}, which has bare, cut, empty; correct backend.model_dir"),
+        ("file", "no folder file in {0}, which has bare, cut, empty; correct backend.model_dir"),
+        ("cut", "no weights were saved whole in cut: {0}/cut/model.safetensors is empty, cut short or incomplete"),
+        ("bare", "no config.json in {0}/bare: no model was saved there that could be served"),
+        ("empty", "no weights were saved in {0}/empty"),
+    ],
+)
+def test_pattern_that_names_no_model_says_why(tmp_path: Path, pattern: str, reason: str) -> None:
+    write(tmp_path / "file")
+    save_model(tmp_path / "cut", SAFETENSORS[:-1])
+    write(tmp_path / "bare" / "model.safetensors", SAFETENSORS)
+    (tmp_path / "empty").mkdir()
+
+    problem = find_model_dir(tmp_path, needs_weights=True, pattern=pattern)
+
+    assert problem == ModelDirProblem(reason.format(tmp_path))

@@ -28,6 +28,7 @@ ORDER = (
         "curve",
         "flat_spec",
         "growing_file",
+        "flags",
     ),
     (
         "stacks",
