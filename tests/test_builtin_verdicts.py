@@ -43,7 +43,7 @@ def test_llama_that_learns_nothing_fails_and_the_report_says_what_noticed(
 
     assert (run.code, run.red - may_be_red) == (1, {"final_loss_max", "loss_drop"})
     first = next(check["name"] for check in run.report["checks"] if check["name"] in run.red)
-    assert f"FAILED tiny_llama in {run.report['duration_s']:.1f} s: {first} is " in run.stdout
+    assert f"FAILED tiny_llama in {run.report['duration_s']:.1f} s: convergence: {first} is " in run.stdout
 
 
 def test_loss_that_is_no_number_any_more_ends_the_training_at_once(fgvalidate: Call) -> None:
@@ -52,7 +52,7 @@ def test_loss_that_is_no_number_any_more_ends_the_training_at_once(fgvalidate: C
     values = run.facts["values"]
     assert (run.code, run.check("finite_loss")["status"]) == (1, "failed")
     assert values["watch.global_step"] < 100
-    assert run.report["reason"].startswith("loss is nan at step 10; stopped at step ")
+    assert run.report["reason"].startswith("numerics: loss is nan at step 10; stopped at step ")
 
 
 def test_kept_checkpoints_stay(fgvalidate: Call) -> None:

@@ -120,7 +120,7 @@ def test_a_model_whose_training_was_ended_early_is_not_served(serve: Call) -> No
     """SIGTERM is answered by a final record and an exit code of 0, as if the run were complete."""
     run = serve("", faults="loss=40:NaN;hang_at=60;obliging")
 
-    assert run.report["reason"].startswith("loss is nan at step 40; stopped at step 50 of ")
+    assert run.report["reason"].startswith("numerics: loss is nan at step 40; stopped at step 50 of ")
     assert (run.facts["values"]["train.finished"], run.facts["values"]["train.returncode"]) == (True, 0)
     assert run.check("server_healthy")["message"] == "training was ended early"
     assert not (run.run_dir / "server.log").exists()
