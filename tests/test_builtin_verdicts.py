@@ -42,8 +42,10 @@ def test_llama_that_learns_nothing_fails_and_the_report_says_what_noticed(
     run = fgvalidate("+spec=tiny_llama", fault, "watch.fail_fast=false")
 
     assert (run.code, run.red - may_be_red) == (1, {"final_loss_max", "loss_drop"})
-    first = next(check["name"] for check in run.report["checks"] if check["name"] in run.red)
-    assert f"FAILED tiny_llama in {run.report['duration_s']:.1f} s: convergence: {first} is " in run.stdout
+    verdict = f"FAILED tiny_llama in {run.report['duration_s']:.1f} s: {run.report['reason']}"
+    assert run.stdout.splitlines()[-1] == verdict
+    first = "numerics: loss is " if "finite_loss" in run.red else "convergence: final_loss_max is "
+    assert run.report["reason"].startswith(first)
 
 
 def test_loss_that_is_no_number_any_more_ends_the_training_at_once(fgvalidate: Call) -> None:

@@ -91,7 +91,7 @@ def test_report_says_which_run_was_judged_and_what_has_changed(validate: Call, j
     }
     assert f"Judged  {recorded.run_dir}, recorded 20" in run.stdout
     assert f" UTC (took {took:.1f} s)\nChanged since: {'; '.join(changed)}\n" in run.stdout
-    assert ", judged again: final_loss_max is " in run.stdout.splitlines()[-1]
+    assert ", judged again: convergence: final_loss_max is " in run.stdout.splitlines()[-1]
     page = (run.run_dir / "report.html").read_text(encoding="utf-8")
     assert page.count("<dt>judged again</dt>") == 2
     assert "loss.final_max 6.0 -&gt; 0.9" in page
@@ -109,7 +109,7 @@ def test_command_in_the_report_judges_again(validate: Call, judge_again: Call, w
         check=False,
     )
     assert done.returncode == 1
-    assert ", judged again: final_loss_max is " in done.stdout.splitlines()[-1]
+    assert ", judged again: convergence: final_loss_max is " in done.stdout.splitlines()[-1]
 
 
 def test_relative_path_means_the_folder_where_it_was_typed(validate: Call, judge_again: Call, workplace: Any) -> None:
@@ -468,7 +468,7 @@ def test_recorded_run_without_inference_is_no_pass_of_a_spec_that_has_it(validat
 
     assert (run.code, run.red) == (1, {"server_healthy", "completion_not_empty", "perplexity_max"})
     assert run.check("server_healthy")["status"] == "error"
-    reason = "the inference stage was not run: the recorded run had no inference stage"
+    reason = "evidence: the inference stage was not run: the recorded run had no inference stage"
     assert (unchecked.code, unchecked.report["reason"]) == (1, reason)
 
 

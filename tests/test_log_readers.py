@@ -299,10 +299,11 @@ def test_steps_that_were_asked_for_and_done_prove_the_end(
     assert (log.finished, log.finished_reason == "") == (finished, finished is True)
 
 
-@pytest.mark.parametrize(("written_at", "finished"), [(None, False), (1000, False), (time.time(), True)])
-def test_a_file_proves_the_end_when_this_run_wrote_it(tmp_path: Path, written_at: float | None, finished: bool) -> None:
+@pytest.mark.parametrize(("age_s", "finished"), [(None, False), (86400, False), (0, True)])
+def test_a_file_proves_the_end_when_this_run_wrote_it(tmp_path: Path, age_s: float | None, finished: bool) -> None:
     write_records("jsonl", tmp_path, RUN)
-    if written_at is not None:
+    if age_s is not None:
+        written_at = time.time() - age_s
         (tmp_path / "model").mkdir()
         (tmp_path / "model/weights.bin").touch()
         os.utime(tmp_path / "model/weights.bin", (written_at, written_at))
