@@ -13,6 +13,7 @@ from typing import Any
 
 from fgvalidate.checks import judge
 from fgvalidate.comparison import Difference, Kind, compare_command, compare_project, compare_specs, compare_versions
+from fgvalidate.conclusion import Case, conclude
 from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.observation import look_for_files
@@ -21,7 +22,6 @@ from fgvalidate.report import Judged, Report, read_versions
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import search_text
-from fgvalidate.validate import Case, conclude
 
 _INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
 _SCORED_FACTS = (

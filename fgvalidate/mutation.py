@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from fgvalidate.checks import Verdict, judge
 from fgvalidate.completion import Completion
+from fgvalidate.conclusion import decide, note_unknown_keys
 from fgvalidate.errors import SpecError, show_path
 from fgvalidate.facts import Facts
 from fgvalidate.faults import CATALOGUE, DAY_S, SEED, Answers, Evidence, NotApplicableError, list_variants
@@ -33,10 +34,8 @@ from fgvalidate.spec import Spec
 from fgvalidate.text_search import search_text
 from fgvalidate.training_log import TrainingLog, find_training_log
 from fgvalidate.validate import (
-    decide,
     explain_unserved,
     list_patterns,
-    note_unknown_keys,
     start_scorer,
 )
 

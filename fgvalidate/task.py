@@ -17,6 +17,7 @@ from fgvalidate.causes import classify_error
 from fgvalidate.command import Command, build_command, build_server_command, find_project
 from fgvalidate.command_line import read_key, write_command
 from fgvalidate.composition import load_spec, require_core_checks
+from fgvalidate.conclusion import Case
 from fgvalidate.diagnosis import diagnose, read_job_line
 from fgvalidate.errors import FgvalidateError, SpecError
 from fgvalidate.facts import Facts
@@ -37,7 +38,7 @@ from fgvalidate.search_path import find_spec_file, read_config_sources
 from fgvalidate.spec import Spec
 from fgvalidate.suite import append_result, read_plan
 from fgvalidate.terminal import get_console
-from fgvalidate.validate import Case, Plan, validate
+from fgvalidate.validate import Plan, validate
 
 _STEP_KEYS = {"max_steps", "dynamic_args.max_steps"}
 _BOUND_FACTS = {

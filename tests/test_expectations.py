@@ -6,10 +6,10 @@ import pytest
 
 from fgvalidate.causes import Cause
 from fgvalidate.checks import Status, Verdict
+from fgvalidate.conclusion import conclude_expectation
 from fgvalidate.errors import SpecError
 from fgvalidate.expectations import expect_failures, require_declared
 from fgvalidate.spec import Spec
-from fgvalidate.validate import conclude_expectation
 
 
 def verdict(status: Status, name: str = "a", message: str = "") -> Verdict:

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from fgvalidate.conclusion import advise, name_band, quote_text
 from fgvalidate.facts import Facts
 from fgvalidate.inference import find_median
 from fgvalidate.spec import Backend, Loss, Spec
-from fgvalidate.validate import advise, name_band, quote_text
 
 
 @pytest.mark.parametrize(
