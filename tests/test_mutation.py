@@ -617,3 +617,19 @@ def test_shipped_specs_let_no_fault_survive(shipped_runs: Path, workplace: Any) 
         for spec, row in fates.items()
         for fault, entry in row.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "outcomes"),
+    [((), 0, {"passed"}), (("loss.final_max=0.01",), 1, {"failed"})],
+    ids=["same", "lower"],
+)
+def test_shipped_runs_are_judged_again(
+    shipped_runs: Path, workplace: Any, words: tuple[str, ...], code: int, outcomes: set[str]
+) -> None:
+    run = workplace.run(f"judge={shipped_runs}", *words)
+
+    assert run.code == code, run.stdout + run.stderr
+    reports = [entry["report"] for entry in run.report["specs"]]
+    assert (len(reports), {report["outcome"] for report in reports}) == (3, outcomes)
+    assert all(report["judged"]["run_dir"].startswith(str(shipped_runs)) for report in reports)
