@@ -78,11 +78,20 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Cluster":
+        self._bring_up()
+        return self
+
+    def restart(self) -> None:
+        """Begins anew, with no job known: a controller that was away confuses new jobs with old ones for a while."""
+        self._end_daemons()
+        self._bring_up()
+
+    def _bring_up(self) -> None:
         try:
             for _ in range(3):
                 # Another program may take a port before its daemon does.
                 if self._start():
-                    return self
+                    return
                 self._end_daemons()
         except BaseException:
             self._end_daemons()

@@ -492,6 +492,7 @@ def test_a_controller_that_comes_back_in_time_loses_no_job(launch: Launcher) -> 
 
     assert run.finish() == 0, run.stderr
     assert run.outcomes == {0: "passed", 1: "passed"}
+    run.cluster.restart()
 
 
 def test_an_absent_controller_is_no_hang_and_its_jobs_are_ended_when_it_is_back(launch: Launcher) -> None:
@@ -526,6 +527,7 @@ def test_an_absent_controller_is_no_hang_and_its_jobs_are_ended_when_it_is_back(
     assert interrupted.explain(0).startswith(f"Slurm job {other}: ended: the multirun was interrupted; its log is ")
     for ended in (job_id, other):
         run.wait_until(lambda ended=ended: run.cluster.describe(ended).get("JobState") == "CANCELLED")
+    run.cluster.restart()
 
 
 def test_a_job_that_slurm_does_not_end_is_no_hang(launch: Launcher, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ BIN_DIR = Path(sys.executable).parent
 PAGE = (Path(__file__).parent.parent / "docs/completion.md").read_text(encoding="utf-8")
 INSTALL = PAGE.split("```sh\n", 1)[1].split("\n```", 1)[0]
 SPECS = {"+spec=tiny_experiment", "+spec=tiny_llama", "+spec=tiny_llama_inference"}
+BACKENDS = sorted(f"backend={path.stem}" for path in (Path(__file__).parent.parent / "conf/backend").glob("*.yaml"))
 LOSS = {"loss.ceiling=", "loss.drop_min=", "loss.final_max=", "loss.final_min=", "loss.no_nan="}
 # What bash is left with is written to a file: the screen holds prompts and bells as well.
 SETUP = rf"""
@@ -101,7 +102,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory, wait_until: Any) -> Iterator[
         ("fgvalidate +sp", {"+spec="}),
         ("fgvalidate +s", {"+spec=", "+suite="}),
         ("fgvalidate +suite=", {"+suite=full", "+suite=smoke", "+suite=standard"}),
-        ("fgvalidate backend=", {"backend=builtin", "backend=forgather"}),
+        ("fgvalidate backend=", set(BACKENDS)),
         ("fgvalidate +spec=tiny_llama backend=f", {"backend=forgather"}),
         ("fgvalidate loss.", LOSS),
         ("fgvalidate +spec=tiny_llama loss.fin", {"loss.final_max=", "loss.final_min="}),
@@ -211,13 +212,13 @@ def query(line: str, shell: str = "bash", **env: str) -> "subprocess.CompletedPr
 def test_fish_is_answered_a_line_a_candidate() -> None:
     answer = query("fgvalidate backend=", "fish")
 
-    assert (answer.stdout, answer.stderr) == ("backend=builtin\nbackend=forgather\n", "")
+    assert (answer.stdout, answer.stderr) == ("".join(f"{word}\n" for word in BACKENDS), "")
 
 
 def test_only_what_stands_before_the_cursor_is_completed() -> None:
     answer = query("fgvalidate backend= loss.final_max=3", COMP_POINT="19")
 
-    assert answer.stdout == "backend=builtin backend=forgather\n"
+    assert answer.stdout == " ".join(BACKENDS) + "\n"
 
 
 def test_installing_through_the_module_is_for_the_command() -> None:

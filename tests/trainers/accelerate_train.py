@@ -67,6 +67,8 @@ def main() -> None:
         with log.open("a") as file:
             file.write(json.dumps({"step": step, "done": True}) + "\n")
     accelerator.end_training()
+    # The threads of gloo may abort a process that takes its time to exit.
+    os._exit(0)
 
 
 if __name__ == "__main__":
