@@ -43,6 +43,7 @@ _DEMANDS = frozenset(
         "xfail_checks",
         "watch",
         "retries",
+        "signatures",
         "mutations",
         "keep",
         "unknown_keys",

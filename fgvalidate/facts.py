@@ -41,6 +41,7 @@ CATALOGUE: dict[str, str] = {
     "watch.alarms": "what was seen while it ran that a check is red for, in the order in which it was seen",
     "watch.global_step": "the last step that was seen while it ran, on stdout or in the log",
     "watch.num_steps": "steps that were seen while it ran",
+    "watch.max_loss": "the highest loss that was seen while it ran, less what its printed digits may be rounded up by",
     "watch.longest_gap_s": "the longest time between two of them, seconds",
     "watch.stalled": "whether it went without a step and without output for longer than `watch.stall_timeout` allows",
     "watch.stacks": "where its processes then stood, a text each",

@@ -5,6 +5,7 @@ looked for in the run's folder; what cannot be known any more is a fact that is 
 """
 
 import glob
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from fgvalidate.report import Judged, Report, read_versions
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import search_text
+from fgvalidate.watch import SHORTEST_STALL_S, STALL_GAPS
 
 _INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
 _SCORED_FACTS = (
@@ -123,6 +125,7 @@ def fit_facts(recording: Recording, facts: Facts, spec: Spec, differences: list[
     values, notes, not_applicable = dict(facts.values), dict(facts.notes), dict(facts.not_applicable)
     _search_stderr(recording, spec, values, notes)
     _look_for_files(recording, spec, values, notes)
+    _apply_watch(spec, differences, values, notes)
     _apply_timeout(spec, differences, values, notes, has_report=recording.report is not None)
     if spec.inference is None:
         _remove(_INFERENCE_FACTS, values, notes)
@@ -134,6 +137,27 @@ def fit_facts(recording: Recording, facts: Facts, spec: Spec, differences: list[
             _remove(unknown, values, notes, not_applicable)
             notes |= dict.fromkeys(unknown, reason)
     return Facts(values=values, notes=notes, not_applicable=not_applicable)
+
+
+def _apply_watch(spec: Spec, differences: list[Difference], values: dict[str, Any], notes: dict[str, str]) -> None:
+    """Fits what was seen while the run ran: a loss above a new ceiling, and whether it stalled by another limit."""
+    ceiling, seen = spec.loss.ceiling, values.get("watch.max_loss")
+    if ceiling is not None and seen is not None and seen > max(ceiling, values.get("loss.max", -math.inf)):
+        values["loss.max"] = seen
+        notes["loss.max"] = "as seen while it ran"
+    limit = next((each for each in differences if each.key == "watch.stall_timeout"), None)
+    if limit is not None and not _was_as_patient(limit, values):
+        values.pop("watch.stalled", None)
+        notes["watch.stalled"] = f"{limit.explain()}, and silence that is no stall was not recorded"
+
+
+def _was_as_patient(limit: Difference, values: Mapping[str, Any]) -> bool:
+    """Returns whether a run that did not stall by the recorded limit did not by the new one either."""
+    if values.get("watch.stalled") is not False:
+        return False
+    default_s = max(SHORTEST_STALL_S, STALL_GAPS * values.get("watch.longest_gap_s", 0.0))
+    recorded, now = (default_s if each is None else each for each in (limit.recorded, limit.now))
+    return bool(now >= recorded)
 
 
 def _remove(names: Iterable[str], *mappings: dict[str, Any]) -> None:

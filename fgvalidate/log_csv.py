@@ -25,7 +25,7 @@ class Reader(LogReader):
     def read_file(self, path: Path, records: Records) -> None:
         """Adds the records of a file; see `LogReader`."""
         table, fault = _Table(), ""
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             lines = _Lines(file)
             rows = csv.reader(lines)
             try:
@@ -81,6 +81,9 @@ class _Table:
         if not row:
             return None
         if not self._header or self._is_header(row):
+            twice = next((name for name in row if row.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"a header with two columns {twice!r}, of which one would hide the other")
             self._header = row
             return None
         if len(row) != len(self._header):

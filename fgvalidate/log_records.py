@@ -70,6 +70,14 @@ def to_time(value: Any) -> float | None:
     return float(value) if is_number(value) and abs(value) < LARGEST_TIMESTAMP_S else None
 
 
+def names_zone(timestamp: str) -> bool:
+    """Returns whether a timestamp of ISO 8601 says of which time zone it is."""
+    try:
+        return datetime.fromisoformat(timestamp.strip()).tzinfo is not None
+    except ValueError:
+        return False
+
+
 class Pace:
     """How fast something grows by the log's clock, once training has warmed up; memory is constant.
 

@@ -6,15 +6,19 @@ unless its last line, which has no end, is one that the expression is found in; 
 left out.
 """
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 from fgvalidate.log_reader import LONGEST_PRINTED_LINE_BYTES, LineSource, LogReader, iterate_lines
-from fgvalidate.log_records import Records, parse_number
+from fgvalidate.log_records import Records, is_number, parse_number
 from fgvalidate.spec import Log
 from fgvalidate.steps import Row
 
+_LOSS_GROUP = "(?P<loss>"
+_CLOSING = ",;:|)]}"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _grouped_number = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 
 
@@ -27,6 +31,7 @@ class Reader(LogReader):
         super().__init__(settings)
         assert settings.pattern is not None
         self._pattern = re.compile(settings.pattern)
+        self._any_loss = _widen_loss(settings.pattern)
 
     def read_file(self, path: Path, records: Records) -> None:
         """Adds the records of a file; see `LogReader`."""
@@ -42,14 +47,30 @@ class Reader(LogReader):
 
     def match_line(self, line: str) -> dict[str, Any] | None:
         """Returns the record of a line; None: the expression is not found in it."""
-        match = self._pattern.search(line[-LONGEST_PRINTED_LINE_BYTES:])
+        line = _COLOURS.sub("", line[-LONGEST_PRINTED_LINE_BYTES:])
+        # [\d.]+ finds no nan, and of 1.2e+05 only 1.2: the loss is the whole word, if that is a number.
+        wide = self._any_loss.search(line) if self._any_loss is not None else None
+        loss = _read_value(wide["loss"].rstrip(_CLOSING)) if wide is not None and wide["loss"] else None
+        match = wide if is_number(loss) else self._pattern.search(line)
         if match is None:
             return None
-        return {name: _read_value(text) for name, text in match.groupdict().items() if text is not None}
+        record = {name: _read_value(text) for name, text in match.groupdict().items() if text is not None}
+        return record | {"loss": loss} if is_number(loss) else record
 
     def make_stdout_source(self) -> "_Source":
         """Returns what reads stdout as it grows."""
         return _Source(self)
+
+
+def _widen_loss(pattern: str) -> re.Pattern[str] | None:
+    """Returns the expression with a group `loss` that takes a whole word; None: it has no such group."""
+    begin = pattern.find(_LOSS_GROUP)
+    # The group closes at the first bracket that makes it an expression by itself.
+    for end in range(begin + len(_LOSS_GROUP), len(pattern) + 1) if begin >= 0 else ():
+        with contextlib.suppress(re.error):
+            re.compile(pattern[begin:end])
+            return re.compile(f"{pattern[:begin]}{_LOSS_GROUP}\\S+){pattern[end:]}")
+    return None
 
 
 def _read_value(text: str) -> str | int | float:

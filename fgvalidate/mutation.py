@@ -39,6 +39,9 @@ from fgvalidate.validate import (
     start_scorer,
 )
 
+WRITABLE_READER = "forgather"
+"""Of `spec.LOG_READERS`: the format that faults can be written in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -121,7 +124,12 @@ def run_mutation_test(trial: Trial) -> Report:
         command=trial.repeat,
         verdicts=tuple(sound.verdicts),
         mutations=mutations,
-        advice=(*note_unknown_keys(spec), *_note_waivers(spec, mutations), f"Run     {recording.run_dir.root}"),
+        advice=(
+            *note_unknown_keys(spec),
+            *_note_waivers(spec, mutations),
+            *_note_log(spec),
+            f"Run     {recording.run_dir.root}",
+        ),
         run_dir=trial.run_dir.root,
         spec_file=trial.spec_file,
         duration_s=time.monotonic() - began,
@@ -155,6 +163,13 @@ def _note_waivers(spec: Spec, mutations: Iterable[Mutation]) -> list[str]:
         for name in spec.mutations.waive
         if name in noticed
     ]
+
+
+def _note_log(spec: Spec) -> list[str]:
+    if spec.backend.log.reader == WRITABLE_READER:
+        return []
+    what = f"No fault can be planted in a log that the reader {spec.backend.log.reader} reads"
+    return [f"{what}: whether this spec notices NaN, a high loss or missing steps was not tested."]
 
 
 def _judge(trial: Trial, facts: Facts) -> _Judgement:
@@ -233,7 +248,7 @@ class _Replay:
         path = values.get("training_log.path")
         self._log_path = None if path is None else trial.recording.locate(path)
         reader = trial.spec.backend.log.reader
-        can_write = reader == "forgather"
+        can_write = reader == WRITABLE_READER
         self._log_problem = "" if can_write else f"a log that the reader {reader} reads cannot be written with a fault"
         self._has_answers = "inference.server_healthy" in values
         self._scorer = start_scorer(trial.spec) if self._has_answers else None

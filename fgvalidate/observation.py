@@ -162,6 +162,7 @@ def _add_watch(
         "watch.alarms": [alarm.text for alarm in watched.alarms],
         "watch.global_step": watched.last_step,
         "watch.num_steps": watched.num_steps,
+        "watch.max_loss": watched.max_loss,
         "watch.longest_gap_s": watched.longest_gap_s,
         "watch.stalled": watched.is_stalled,
         "watch.stacks": list(watched.stacks),
@@ -170,6 +171,8 @@ def _add_watch(
         notes["watch.longest_gap_s"] = "no two steps were seen while it ran"
     if watched.last_step is None:
         notes["watch.global_step"] = "no step was seen while it ran"
+    if watched.max_loss is None:
+        notes["watch.max_loss"] = "no loss was seen while it ran"
     stalls = [alarm.text for alarm in watched.alarms if alarm.kind == "stall"]
     if stalls:
         notes["watch.stalled"] = stalls[0]
@@ -219,7 +222,8 @@ def _add_log(seen: Observation, values: dict[str, Any], notes: dict[str, str]) -
 
 def _explain_no_steps(seen: Observation) -> str:
     log = seen.log
-    if not log.finished:
+    # A log of more than its end that has no loss has it under another name.
+    if not log.finished or (log.num_records > 1 and log.last_eval_loss is None):
         return _explain_no_loss(log)
     steps = seen.requested_steps or log.global_step
     return (

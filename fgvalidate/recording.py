@@ -69,9 +69,9 @@ def read_recording(path: Path, *, test_id: str, name: str | None = None) -> Reco
 def require_facts(path: Path) -> None:
     """Raises SpecError when a path is neither a file nor the folder of a run that was observed."""
     if not path.exists():
-        raise SpecError(f"judge: {path}: no such file or folder; {_GIVE_ONE}")
+        raise SpecError(f"{path}: no such file or folder; {_GIVE_ONE}")
     if not path.is_file() and not (path / FACTS_NAME).is_file():
-        raise SpecError(f"judge: {path / FACTS_NAME}: no such file; {_GIVE_ONE}")
+        raise SpecError(f"{path / FACTS_NAME}: no such file; {_GIVE_ONE}")
 
 
 def _read_recording(path: Path, test_id: str, name: str | None) -> Recording:

@@ -5,6 +5,7 @@ its first uncaught Python exception (with those that it is chained to), else in 
 trouble that was overcome is no sign, nor is what another rank of the same run complains of after the first exception.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ NUM_LAST_LINES = 40
 NUM_MESSAGE_LINES = 8
 """How many lines of an exception's message are looked at."""
 MOST_MESSAGE_LINES = 400
+MOST_ERRORS = 1000
 """Likewise, of all exceptions of one chain together."""
 
 _Lines = list[tuple[int, bytes]]
@@ -83,7 +85,8 @@ def find_signs(
 
 def _search_file(path: Path, signatures: Mapping[str, Signature]) -> list[Sign] | None:
     """Returns the signs in one file, the first one first; None: it ended with something else."""
-    error = read_first_error(path)
+    errors = _iterate_errors(path)
+    error = next(errors, [])
     begin = error[0][0] if error else None
     found = _match_lines(error or _read_last_lines(path), signatures)
     fatal = {name: signature.pattern for name, signature in signatures.items() if signature.is_fatal}
@@ -91,7 +94,9 @@ def _search_file(path: Path, signatures: Mapping[str, Signature]) -> list[Sign] 
         if finding is not None and (begin is None or finding.line_number < begin):
             found[name] = finding
     found = _drop_explained(path, found, signatures)
-    if error and not found:
+    others = itertools.islice(errors, MOST_ERRORS)
+    # Of two exceptions nobody knows which one the program handled: each has to be the machine's.
+    if error and (not found or not all(_match_lines(other, signatures) for other in others)):
         return None
     return [
         Sign(
@@ -134,14 +139,10 @@ def _read_last_lines(path: Path) -> _Lines:
     return lines
 
 
-def read_first_error(path: Path) -> _Lines:
-    """Reads the first uncaught Python exception that a program printed; those of launchers are passed over.
+def _iterate_errors(path: Path) -> Iterator[_Lines]:
+    """Yields the Python exceptions that a program printed; those of launchers are passed over.
 
-    Args:
-        path: The file, of any size.
-
-    Returns:
-        The lines of its message and of those of the exceptions that it is chained to; empty: there is none.
+    Each is the lines of its message and of those of the exceptions that it is chained to.
 
     Raises:
         OSError: The file cannot be read.
@@ -155,7 +156,7 @@ def read_first_error(path: Path) -> _Lines:
         if line.startswith(_HEADER):
             if messages and is_message and not is_linked:
                 if not _is_of_launcher(messages):
-                    return messages
+                    yield messages
                 messages = []
             is_message = is_linked = False
         elif is_message:
@@ -167,12 +168,13 @@ def read_first_error(path: Path) -> _Lines:
         elif _EXCEPTION.match(line):
             is_message, budget, prefix = True, NUM_MESSAGE_LINES - 1, marked[0] if marked else b""
             messages.append((number, raw))
-    return [] if _is_of_launcher(messages) else messages
+    if messages and not _is_of_launcher(messages):
+        yield messages
 
 
 def find_exception(path: Path) -> Finding | None:
     """Returns the first uncaught Python exception in a file; None: there is none, or the file is gone."""
-    lines = read_first_error(path) if path.is_file() else []
+    lines = next(_iterate_errors(path), []) if path.is_file() else []
     return Finding(lines[0][0], show_line(lines[0][1])) if lines else None
 
 

@@ -155,6 +155,8 @@ class Tally:
         last: The last of them; None: there was none.
         num_nonfinite: Steps whose loss is not finite; one that is told of again is not counted again.
         nonfinite: The first of them.
+        max_loss: The highest loss, infinity included, less what its printed digits may be rounded up by; None: no step
+            had a loss that is a number.
         highest: The step with the highest loss, infinity included, that is above the ceiling whatever the digits that
             were not printed; None: there was none.
     """
@@ -168,6 +170,8 @@ class Tally:
         self.num_nonfinite = 0
         self.nonfinite: list[Step] = []
         self.highest: Step | None = None
+        self.max_loss: float | None = None
+        self._max_printed = -math.inf
 
     def add(self, rows: list[Row]) -> None:
         """Takes in steps, in the order in which they were told of."""
@@ -183,6 +187,15 @@ class Tally:
                     self._add_nonfinite(Step.from_row(row))
                 if loss > self._ceiling:
                     self._add_high(row)
+        top = max(losses) if losses[0] == losses[0] else math.nan
+        if not top <= self._max_printed:
+            self._raise_max(rows, losses)
+
+    def _raise_max(self, rows: list[Row], losses: list[float]) -> None:
+        numbered = [(loss, row) for loss, row in zip(losses, rows, strict=True) if not math.isnan(loss)]
+        loss, row = max(numbered, default=(-math.inf, None))
+        if row is not None and loss > self._max_printed:
+            self._max_printed, self.max_loss = loss, find_least_loss(row)
 
     def _add_nonfinite(self, step: Step) -> None:
         if step.step is not None and step.step <= self._last_nonfinite:

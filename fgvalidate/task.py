@@ -206,7 +206,8 @@ def _use_recording(
     require_apart(run_dir, recording)
     if key == "mutate":
         return _mutate(spec, cfg, recording, run_dir, repeat=repeat, spec_file=spec_file), None
-    as_composed = ", or say judge= without +spec, and it is judged as it was composed"
+    typed = set(map(read_key, sys.argv[1:]))
+    as_composed = ", or say judge= without +spec, and it is judged with the words of then" if "spec" in typed else ""
     require_run_of(spec, recording, f"judge: {named}", decisive={"training"}, hint=as_composed)
     run_dir.claim()
     _write_composition(cfg, run_dir)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvalidate.log_reader import LogReader, iterate_lines, open_reader
-from fgvalidate.log_records import Records, State, is_number, to_float, to_step, to_time
+from fgvalidate.log_records import Records, State, is_number, names_zone, to_float, to_step, to_time
 from fgvalidate.spec import Log
 
 CLOCK_TOLERANCE_S = 1.0
@@ -158,8 +158,10 @@ def _is_fresh(path: Path, written_after: float) -> bool:
 
 
 def _is_copy(records: Records, started_at: float) -> bool:
-    last_said = to_time(records.last_values.get("timestamp"))
-    # Some trainers' timestamps are not seconds since the epoch but since their start: those prove nothing.
+    said = records.last_values.get("timestamp")
+    # Some trainers' timestamps are not seconds since the epoch but since their start, or name no time zone: those
+    # prove nothing.
+    last_said = None if isinstance(said, str) and not names_zone(said) else to_time(said)
     return last_said is not None and FIRST_EPOCH_TIME_S < last_said < started_at - CLOCK_TOLERANCE_S
 
 

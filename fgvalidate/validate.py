@@ -92,7 +92,7 @@ def train_and_observe(plan: Plan, on_tick: Callable[[float, Watcher], None]) -> 
     return observe(
         plan,
         process,
-        watcher.finish(),
+        watcher.finish(process.duration_s),
         scorer,
         created_files=None if files_before is None or files_after is None else files_after - files_before,
         commit=commit,

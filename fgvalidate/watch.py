@@ -74,6 +74,8 @@ class Watched:
     """The first of them."""
     highest: Step | None = None
     """The step with the highest loss above the ceiling; None: none was above it, or there is no ceiling."""
+    max_loss: float | None = None
+    """The highest loss, less what its printed digits may be rounded up by; None: no loss was a number."""
     is_stalled: bool = False
     """Whether it went without step and output for longer than it may."""
     stacks: tuple[str, ...] = ()
@@ -232,16 +234,21 @@ class Watcher:
             return True
         return False
 
-    def finish(self) -> Watched:
-        """Takes in what came after the last look; to be called when the run has ended."""
-        # Stderr and the log are read as a whole after it.
-        self._read_stdout()
+    def finish(self, duration_s: float | None = None) -> Watched:
+        """Takes in what came after the last look; to be called when the run has ended.
+
+        Args:
+            duration_s: Seconds that it ran; None: up to the last look.
+        """
+        # Stderr is read as a whole after it.
+        has_output = any([self._read_stdout(), self._read_log()])
         if self._stdout_steps is not None:
             self._add_steps(self._stdout_tally, self._stdout_steps.finish())
         tallies = self._stdout_tally, self._log_tally
         nonfinite = max(tallies, key=lambda tally: tally.num_nonfinite)
         above = [tally.highest for tally in tallies if tally.highest is not None]
         num_steps = max(tally.num_steps for tally in tallies)
+        self._timer.note(duration_s or self._elapsed_s, num_steps=num_steps, has_output=has_output)
         last = self.last
         return Watched(
             alarms=tuple(self.alarms),
@@ -252,6 +259,7 @@ class Watcher:
             num_nonfinite=nonfinite.num_nonfinite,
             nonfinite=tuple(nonfinite.nonfinite),
             highest=max(above, key=lambda step: step.loss, default=None),
+            max_loss=max((tally.max_loss for tally in tallies if tally.max_loss is not None), default=None),
             is_stalled=self._is_stalled,
             stacks=self._stacks,
         )

@@ -334,7 +334,7 @@ def test_what_is_no_recording_is_one_line(judge_again: Call, workplace: Any) -> 
     for run in (half, nowhere):
         assert (run.code, run.run_dir, run.stderr.count("\n")) == (2, None, 1), run.stdout + run.stderr
     assert half.stderr.startswith("fgvalidate: facts.json: not a facts.json that can be read (")
-    assert "judge: nowhere: no such file or folder; give the folder of a run" in nowhere.stderr
+    assert "nowhere: no such file or folder; give the folder of a run" in nowhere.stderr
 
 
 def test_what_a_recording_says_cannot_move_the_cursor(validate: Call, judge_again: Call) -> None:
@@ -546,3 +546,25 @@ def test_stage_that_was_not_reached_stays_so(tmp_path: Path) -> None:
 def test_folder_in_the_recorded_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunDirError, match="lies in the recorded run's folder"):
         require_apart(RunDir(tmp_path / "again"), make_recording(tmp_path, None))
+
+
+def test_a_new_ceiling_judges_what_was_seen_on_stdout(validate: Call, judge_again: Call) -> None:
+    faults = "loss=10:99.0;log=empty"
+    recorded = validate(faults)
+
+    run = judge_again(recorded, "loss.ceiling=50", faults=faults)
+
+    assert recorded.facts["values"]["watch.max_loss"] == pytest.approx(99, abs=0.1)
+    assert (run.code, run.check("loss_ceiling")["status"]) == (1, "failed")
+
+
+@pytest.mark.parametrize(("now", "status"), [("2", "error"), ("900", "passed"), ("null", "passed")])
+def test_a_new_limit_of_a_stall_is_judged_as_far_as_it_can_be_told(
+    validate: Call, judge_again: Call, now: str, status: str
+) -> None:
+    recorded = validate("", "watch.stall_timeout=250")
+
+    run = judge_again(recorded, f"watch.stall_timeout={now}")
+
+    assert run.check("not_stalled")["status"] == status
+    assert run.code == (0 if status == "passed" else 1)

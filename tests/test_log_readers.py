@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import itertools
+import json
 import math
 import os
 import time
@@ -25,7 +26,7 @@ from fgvalidate.log_reader import open_reader
 from fgvalidate.log_records import to_float
 from fgvalidate.spec import LOG_READERS, Finished, Log
 from fgvalidate.steps import StepSource
-from fgvalidate.training_log import TrainingLog, find_training_log
+from fgvalidate.training_log import TrainingLog, find_training_log, read_training_log
 
 ROOT = Path(__file__).parent.parent
 RUN: list[dict[str, Any]] = [
@@ -491,6 +492,55 @@ def test_memory_does_not_grow_with_the_log(name: str, tmp_path: Path) -> None:
     assert (len(log.losses), log.finished) == (num_records, True)
     # tensorboard reads 16 MiB at a time.
     assert peak < (24 if name == "tensorboard" else 8) << 20
+
+
+@pytest.mark.parametrize(
+    ("line", "loss"),
+    [
+        ("step 10 | loss nan", math.nan),
+        ("step 10 | loss -inf", -math.inf),
+        ("step 10 | loss 1.2e+05", 1.2e5),
+        ("step 10 | loss 0.69, lr 0.1", 0.69),
+        ("step 10 | loss \x1b[31m0.7\x1b[0m", 0.7),
+        ("step 10 | loss 3.25(mean)", 3.25),
+    ],
+)
+def test_an_expression_for_plain_numbers_hides_no_other_loss(tmp_path: Path, line: str, loss: float) -> None:
+    path = tmp_path / "stdout"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    settings = Log(
+        reader="stdout", pattern=r"step (?P<step>\d+) \| loss (?P<loss>[\d.]+)", finished=Finished(steps=True)
+    )
+
+    log = read_training_log(path, settings)
+
+    assert list(log.steps) == [10]
+    assert log.losses[0] == pytest.approx(loss, nan_ok=True)
+
+
+def test_a_table_with_two_columns_of_a_name_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss,loss\n1,nan,2.0\n", encoding="utf-8")
+
+    log = read_training_log(path, configure("csv"))
+
+    assert (log.state, len(log.losses)) == ("corrupt", 0)
+    assert "two columns 'loss'" in log.reason
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n1,2.0\n", encoding="utf-8-sig")
+
+    assert list(read_training_log(path, configure("csv")).steps) == [1]
+
+
+@pytest.mark.parametrize(("zone", "state"), [("", "complete"), ("+00:00", "stale")])
+def test_a_time_without_a_zone_proves_no_copy(tmp_path: Path, zone: str, state: str) -> None:
+    record = {"step": 10, "loss": 1.0, "timestamp": f"2020-01-01T00:00:00{zone}"}
+    (tmp_path / "log.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    assert find("jsonl", tmp_path, configure("jsonl", path="log.jsonl"), started_at=time.time()).state == state
 
 
 def open_source(name: str) -> StepSource:

@@ -34,7 +34,7 @@ MISSING = TrainingLog(
 )
 
 
-SEEN = Watched(num_steps=2, last_step=20, longest_gap_s=1.5)
+SEEN = Watched(num_steps=2, last_step=20, longest_gap_s=1.5, max_loss=4.0)
 NAN_SEEN = Watched(
     alarms=(Alarm(kind="nonfinite", text="loss is nan at step 15", elapsed_s=2.5),),
     stopped_after_s=2.5,
