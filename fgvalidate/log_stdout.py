@@ -47,7 +47,9 @@ class Reader(LogReader):
 
     def match_line(self, line: str) -> dict[str, Any] | None:
         """Returns the record of a line; None: the expression is not found in it."""
-        line = _COLOURS.sub("", line[-LONGEST_PRINTED_LINE_BYTES:])
+        line = line[-LONGEST_PRINTED_LINE_BYTES:]
+        if "\x1b" in line:
+            line = _COLOURS.sub("", line)
         # [\d.]+ finds no nan, and of 1.2e+05 only 1.2: the loss is the whole word, if that is a number.
         wide = self._any_loss.search(line) if self._any_loss is not None else None
         loss = _read_value(wide["loss"].rstrip(_CLOSING)) if wide is not None and wide["loss"] else None
@@ -74,7 +76,7 @@ def _widen_loss(pattern: str) -> re.Pattern[str] | None:
 
 
 def _read_value(text: str) -> str | int | float:
-    plain = text.replace(",", "") if _grouped_number.fullmatch(text) else text
+    plain = text.replace(",", "") if "," in text and _grouped_number.fullmatch(text) else text
     number = parse_number(plain)
     return text if number is None else number
 
