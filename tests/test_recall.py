@@ -59,5 +59,5 @@ def test_words_that_cannot_be_read_are_refused_in_one_line(run: Path, text: str 
 
 
 def test_folder_of_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"judge: .*facts\.json: no such file; give the folder of a run"):
+    with pytest.raises(SpecError, match=r"facts\.json: no such file; give the folder of a run"):
         recall_arguments([f"judge={tmp_path}"])
