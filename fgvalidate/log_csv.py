@@ -14,7 +14,6 @@ from typing import Any, TextIO
 
 from fgvalidate.log_reader import LONGEST_LINE_BYTES, LineSource, LogReader
 from fgvalidate.log_records import Records, parse_number
-from fgvalidate.steps import Row
 
 
 class Reader(LogReader):
@@ -48,9 +47,9 @@ class Reader(LogReader):
         elif records.num_records == 0:
             records.break_off("empty", "the log is empty: no record was ever written")
 
-    def make_log_source(self) -> "_Source":
+    def make_log_source(self) -> LineSource:
         """Returns what reads the file as it grows."""
-        return _Source(self)
+        return LineSource(_Table().read_line, self.describe)
 
 
 class _Lines:
@@ -90,6 +89,13 @@ class _Table:
             raise ValueError(f"{len(row)} cells under a header of {len(self._header)}")
         return {name: _read_cell(cell) for name, cell in zip(self._header, row, strict=True) if cell}
 
+    def read_line(self, line: str) -> dict[str, Any] | None:
+        """Returns the record of a line; None: it has none, or is at fault."""
+        try:
+            return next((self.read_row(row) for row in csv.reader([line])), None)
+        except (csv.Error, ValueError):
+            return None
+
     def _is_header(self, row: list[str]) -> bool:
         return not set(row).isdisjoint(self._header) and all(cell and parse_number(cell) is None for cell in row)
 
@@ -97,17 +103,3 @@ class _Table:
 def _read_cell(cell: str) -> str | int | float:
     number = parse_number(cell)
     return cell if number is None else number
-
-
-class _Source(LineSource):
-    def __init__(self, reader: Reader) -> None:
-        super().__init__()
-        self._reader = reader
-        self._table = _Table()
-
-    def read_line(self, line: str) -> Row | None:
-        try:
-            record = next((self._table.read_row(row) for row in csv.reader([line])), None)
-        except (csv.Error, ValueError):
-            return None
-        return None if record is None else self._reader.describe(record)

@@ -7,10 +7,10 @@ there bare, as a text, or as null; a loss of null is a loss that is no number.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from fgvalidate.log_reader import LONGEST_LINE_BYTES, LineSource, LogReader
 from fgvalidate.log_records import Records
-from fgvalidate.steps import Row
 
 
 class Reader(LogReader):
@@ -27,12 +27,8 @@ class Reader(LogReader):
                 number += 1
                 if not line.strip():
                     continue
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError):
-                    value = None
-                if isinstance(value, dict):
-                    records.add(value)
+                if (record := _read_line(line)) is not None:
+                    records.add(record)
                 elif not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
                     records.break_off("truncated", f"the log breaks off within line {number}")
                     break
@@ -43,19 +39,14 @@ class Reader(LogReader):
         elif records.num_records == 0 and records.state == "complete":
             records.break_off("empty", "the log is empty: no record was ever written")
 
-    def make_log_source(self) -> "_Source":
+    def make_log_source(self) -> LineSource:
         """Returns what reads the file as it grows."""
-        return _Source(self)
+        return LineSource(_read_line, self.describe)
 
 
-class _Source(LineSource):
-    def __init__(self, reader: Reader) -> None:
-        super().__init__()
-        self._reader = reader
-
-    def read_line(self, line: str) -> Row | None:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            return None
-        return self._reader.describe(value) if isinstance(value, dict) else None
+def _read_line(line: str | bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

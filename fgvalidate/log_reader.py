@@ -7,7 +7,7 @@ chooses it.
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,25 +77,36 @@ class LogReader(ABC):
         return describe_record(self.key_map.apply(record))
 
 
-class LineSource(ABC):
-    """A `StepSource` of lines; of a very long one, the end is kept."""
+class LineSource:
+    """A `StepSource` of lines; of a very long one, the end is kept.
 
-    def __init__(self) -> None:
+    Args:
+        read_line: Returns the record of a line; None: it is none.
+        describe: Returns the row of a training record; None: it is another one.
+    """
+
+    def __init__(
+        self, read_line: Callable[[str], dict[str, Any] | None], describe: Callable[[dict[str, Any]], Row | None]
+    ) -> None:
+        self._read_line, self._describe = read_line, describe
         self._rest = b""
 
     def read(self, new: bytes) -> list[Row]:
         """Takes in what is new; see `StepSource`."""
-        *lines, self._rest = (self._rest + new).replace(b"\r", b"\n").split(b"\n")
-        self._rest = self._rest[-LONGEST_PRINTED_LINE_BYTES:]
-        return [row for line in lines if line and (row := self.read_line(line.decode(errors="replace"))) is not None]
+        lines, self._rest = _split_lines(self._rest + new)
+        records = (self._read_line(line.decode(errors="replace")) for line in lines if line)
+        return [row for record in records if record is not None and (row := self._describe(record)) is not None]
 
     def finish(self) -> list[Row]:
         """Returns nothing: a line that has no end may be cut within a number."""
         return []
 
-    @abstractmethod
-    def read_line(self, line: str) -> Row | None:
-        """Returns what a line says; None: it is no training record."""
+
+def _split_lines(text: bytes) -> tuple[list[bytes], bytes]:
+    """Returns the whole lines of a text, and the beginning of the one that has no end; of a long one, its end."""
+    # Carriage returns end lines, as those of progress bars.
+    *lines, rest = text.replace(b"\r", b"\n").split(b"\n")
+    return lines, rest[-LONGEST_PRINTED_LINE_BYTES:]
 
 
 def iterate_lines(path: Path) -> Iterator[tuple[str, bool]]:
@@ -107,9 +118,7 @@ def iterate_lines(path: Path) -> Iterator[tuple[str, bool]]:
     rest = b""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            # Carriage returns end lines, as those of progress bars.
-            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
-            rest = rest[-LONGEST_PRINTED_LINE_BYTES:]
+            lines, rest = _split_lines(rest + chunk)
             yield from ((line.decode(errors="replace"), True) for line in lines)
     if rest:
         yield rest.decode(errors="replace"), False

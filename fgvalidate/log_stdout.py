@@ -14,7 +14,6 @@ from typing import Any
 from fgvalidate.log_reader import LONGEST_PRINTED_LINE_BYTES, LineSource, LogReader, iterate_lines
 from fgvalidate.log_records import Records, is_number, parse_number
 from fgvalidate.spec import Log
-from fgvalidate.steps import Row
 
 _LOSS_GROUP = "(?P<loss>"
 _CLOSING = ",;:|)]}"
@@ -59,9 +58,9 @@ class Reader(LogReader):
         record = {name: _read_value(text) for name, text in match.groupdict().items() if text is not None}
         return record | {"loss": loss} if is_number(loss) else record
 
-    def make_stdout_source(self) -> "_Source":
+    def make_stdout_source(self) -> LineSource:
         """Returns what reads stdout as it grows."""
-        return _Source(self)
+        return LineSource(self.match_line, self.describe)
 
 
 def _widen_loss(pattern: str) -> re.Pattern[str] | None:
@@ -79,13 +78,3 @@ def _read_value(text: str) -> str | int | float:
     plain = text.replace(",", "") if "," in text and _grouped_number.fullmatch(text) else text
     number = parse_number(plain)
     return text if number is None else number
-
-
-class _Source(LineSource):
-    def __init__(self, reader: Reader) -> None:
-        super().__init__()
-        self._reader = reader
-
-    def read_line(self, line: str) -> Row | None:
-        record = self._reader.match_line(line)
-        return None if record is None else self._reader.describe(record)
