@@ -19,11 +19,11 @@ from fgvalidate.errors import RunDirError, SpecError
 from fgvalidate.facts import CATALOGUE, Facts
 from fgvalidate.observation import look_for_files
 from fgvalidate.recording import Recording
-from fgvalidate.report import Judged, Report, read_versions
+from fgvalidate.report import Judged, Report
 from fgvalidate.run_dir import RunDir
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import search_text
-from fgvalidate.watch import SHORTEST_STALL_S, STALL_GAPS
+from fgvalidate.watch import find_stall_limit
 
 _INFERENCE_FACTS = tuple(name for name in CATALOGUE if name.startswith("inference."))
 _SCORED_FACTS = (
@@ -63,7 +63,7 @@ def judge_recording(case: Case, recording: Recording, run_dir: RunDir) -> tuple[
         run_dir=recording.run_dir.root,
         recorded_at=recording.facts.values["train.started_at"],
         took_s=report.duration_s if report is not None else recording.facts.values["train.duration_s"],
-        changed=tuple(_list_changes(recording, recording.facts, case.spec, differences)),
+        changed=tuple(_list_changes(recording, recording.facts, case.spec, differences, concluded.versions)),
     )
     advice = (*(line[0].upper() + line[1:] for line in said), *concluded.advice)
     concluded = replace(concluded, run_dir=run_dir.root, advice=advice, judged=judged)
@@ -100,7 +100,9 @@ def _choose(differences: Iterable[Difference], kind: str) -> list[Difference]:
     return [each for each in differences if each.kind == kind]
 
 
-def _list_changes(recording: Recording, facts: Facts, spec: Spec, differences: list[Difference]) -> list[str]:
+def _list_changes(
+    recording: Recording, facts: Facts, spec: Spec, differences: list[Difference], versions: Mapping[str, str]
+) -> list[str]:
     if recording.report is None:
         lines = [f"spec and fgvalidate: cannot be told, {_NO_REPORT}"]
     else:
@@ -108,7 +110,7 @@ def _list_changes(recording: Recording, facts: Facts, spec: Spec, differences: l
         had, has = recording.report.spec.get("inference") is not None, spec.inference is not None
         if had != has:
             lines.append(f"inference {'left out' if had else 'added'}")
-        lines += compare_versions(recording.report.versions, read_versions())
+        lines += compare_versions(recording.report.versions, versions)
     project = compare_project(facts, spec)
     return [*lines, project] if project else lines
 
@@ -155,9 +157,11 @@ def _was_as_patient(limit: Difference, values: Mapping[str, Any]) -> bool:
     """Returns whether a run that did not stall by the recorded limit did not by the new one either."""
     if values.get("watch.stalled") is not False:
         return False
-    default_s = max(SHORTEST_STALL_S, STALL_GAPS * values.get("watch.longest_gap_s", 0.0))
-    recorded, now = (default_s if each is None else each for each in (limit.recorded, limit.now))
-    return bool(now >= recorded)
+    gap_s = values.get("watch.longest_gap_s", 0.0)
+    recorded_s, now_s = (
+        find_stall_limit(each, num_steps=2, longest_gap_s=gap_s) or 0.0 for each in (limit.recorded, limit.now)
+    )
+    return now_s >= recorded_s
 
 
 def _remove(names: Iterable[str], *mappings: dict[str, Any]) -> None:
@@ -183,7 +187,7 @@ def _list_unknown(recording: Recording, differences: list[Difference]) -> list[t
 
 def _search_stderr(recording: Recording, spec: Spec, values: dict[str, Any], notes: dict[str, str]) -> None:
     recorded = values.get("stderr.findings")
-    patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
+    patterns = spec.stderr.patterns
     if not isinstance(recorded, Mapping) or all(pattern in recorded for pattern in patterns):
         return
     path = recording.run_dir.stderr_path

@@ -4,7 +4,6 @@ Each fault of the catalogue is planted in what the run left, and all of that is 
 training. A fault that leaves every check green has survived. Nothing is trained and nothing is served.
 """
 
-import glob
 import math
 import os
 import shutil
@@ -32,12 +31,8 @@ from fgvalidate.run_dir import RunDir
 from fgvalidate.server import ServerStart
 from fgvalidate.spec import Spec
 from fgvalidate.text_search import search_text
-from fgvalidate.training_log import TrainingLog, find_training_log
-from fgvalidate.validate import (
-    explain_unserved,
-    list_patterns,
-    start_scorer,
-)
+from fgvalidate.training_log import TrainingLog, find_training_log, list_files
+from fgvalidate.validate import explain_unserved, start_scorer
 
 WRITABLE_READER = "forgather"
 """Of `spec.LOG_READERS`: the format that faults can be written in."""
@@ -347,7 +342,7 @@ class _Replay:
                 timeout=seen.timeout,
                 log=log,
                 requested_steps=self._spec.requested_steps,
-                findings=None if stderr is None else search_text(stderr, list_patterns(self._spec)),
+                findings=None if stderr is None else search_text(stderr, self._spec.stderr.patterns),
                 stderr_bytes=None if stderr is None else stderr.stat().st_size,
                 files={file: has_files and is_there for file, is_there in seen.files.items()},
                 created_files=_to_set(values.get("repo.created_files")),
@@ -391,10 +386,10 @@ class _Replay:
     def _copy_proofs(self, output_dir: Path) -> None:
         """Makes the files whose being there proves that training ran to its end."""
         pattern, train_dir = self._spec.backend.log.finished.file, self._recording.run_dir.train_dir
-        for match in glob.glob(pattern, root_dir=train_dir, recursive=True) if pattern is not None else ():
-            if (train_dir / match).is_file():
-                (output_dir / match).parent.mkdir(parents=True, exist_ok=True)
-                (output_dir / match).touch()
+        for path in list_files(train_dir, pattern) if pattern is not None else ():
+            proof = output_dir / path.relative_to(train_dir)
+            proof.parent.mkdir(parents=True, exist_ok=True)
+            proof.touch()
 
     def _write_stderr(self, seen: Evidence, folder: Path) -> Path | None:
         if not seen.has_stderr or not seen.added_stderr:

@@ -123,6 +123,11 @@ class Stderr:
             for pattern in getattr(self, name):
                 _require(pattern != "", f"stderr.{name}", pattern, "a pattern must not be empty (it is in every text)")
 
+    @property
+    def patterns(self) -> list[str]:
+        """All that is looked for."""
+        return [*self.forbidden_patterns, *self.warn_patterns]
+
 
 @dataclass(kw_only=True)
 class Inference:

@@ -181,13 +181,13 @@ class Tally:
         self.last = Step.from_row(rows[-1])
         losses = [float(loss) for _, loss in rows]
         # Nearly always there is nothing to see, and a step costs a fraction of a microsecond.
-        if not math.isfinite(sum(losses)) or max(losses) > self._ceiling:
+        top = max(losses) if math.isfinite(sum(losses)) else math.nan
+        if not top <= self._ceiling:
             for row, loss in zip(rows, losses, strict=True):
                 if not math.isfinite(loss):
                     self._add_nonfinite(Step.from_row(row))
                 if loss > self._ceiling:
                     self._add_high(row)
-        top = max(losses) if losses[0] == losses[0] else math.nan
         if not top <= self._max_printed:
             self._raise_max(rows, losses)
 

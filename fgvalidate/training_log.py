@@ -120,7 +120,7 @@ def _find_log_file(
     output_dir: Path, pattern: str, reader: LogReader, *, written_after: float, started_at: float
 ) -> TrainingLog:
     name = Path(pattern).name
-    found = _list_files(output_dir, pattern)
+    found = list_files(output_dir, pattern)
     if not any(_is_fresh(path, written_after) for path in found):
         found += [path for path in output_dir.rglob(name) if path.is_file()]
     fresh = [path for path in found if _is_fresh(path, written_after)]
@@ -144,7 +144,8 @@ def _find_log_file(
     return beside_the_point or _stale(fresh[0])
 
 
-def _list_files(folder: Path, pattern: str) -> list[Path]:
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """Returns the files of a pattern below a folder."""
     matches = glob.glob(pattern, root_dir=folder, recursive=True)
     return [path for match in matches if (path := folder / match).is_file()]
 
@@ -173,11 +174,11 @@ def find_growing_log(output_dir: Path, settings: Log, *, written_after: float) -
         settings: See `find_training_log`.
         written_after: See `find_training_log`.
     """
-    times = {}
-    for match in glob.glob(settings.path, root_dir=output_dir, recursive=True) if settings.path is not None else ():
-        with contextlib.suppress(OSError):  # gone meanwhile
-            times[output_dir / match] = (output_dir / match).stat().st_mtime
-    return max((path for path, time in times.items() if time >= written_after), key=times.__getitem__, default=None)
+    paths = list_files(output_dir, settings.path) if settings.path is not None else []
+    with contextlib.suppress(OSError):  # gone meanwhile
+        fresh = [path for path in paths if _is_fresh(path, written_after)]
+        return max(fresh, key=lambda path: path.stat().st_mtime, default=None)
+    return None
 
 
 def _stale(path: Path) -> TrainingLog:
@@ -232,7 +233,7 @@ def _prove_end(
     if proof.steps:
         return _prove_by_steps(log, requested_steps)
     if proof.file is not None:
-        is_there = any(_is_fresh(path, written_after) for path in _list_files(output_dir, proof.file))
+        is_there = any(_is_fresh(path, written_after) for path in list_files(output_dir, proof.file))
         return is_there, "" if is_there else f"this run wrote no {proof.file} (backend.log.finished.file)"
     if proof.line is not None:
         is_there = _holds_line(stdout, re.compile(proof.line))

@@ -185,7 +185,7 @@ def observe(
         requested_steps=spec.requested_steps,
     )
     has_stderr = run_dir.stderr_path.is_file()
-    findings = search_text(run_dir.stderr_path, list_patterns(spec)) if has_stderr else None
+    findings = search_text(run_dir.stderr_path, spec.stderr.patterns) if has_stderr else None
     forbidden = [name for name in spec.stderr.forbidden_patterns if findings and findings[name]]
     has_broken_off = process.returncode != 0 or process.timed_out or log.finished is False or bool(forbidden)
     inference = infer(plan, process, log, scorer)
@@ -211,11 +211,6 @@ def observe(
             signs=look_for_signs(plan, has_broken_off, inference, foreign_share),
         )
     )
-
-
-def list_patterns(spec: Spec) -> list[str]:
-    """Returns what is looked for in stderr."""
-    return [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
 
 
 def look_for_signs(

@@ -30,7 +30,7 @@ def build_rules(spec: Spec, checks: DictConfig) -> Rules:
         return name not in spec.xfail_checks and fails(checks, name, Facts(values={fact: value}))
 
     ceiling = spec.loss.ceiling
-    patterns = [*spec.stderr.forbidden_patterns, *spec.stderr.warn_patterns]
+    patterns = spec.stderr.patterns
     findings = {pattern: {name: _FINDING if name == pattern else None for name in patterns} for pattern in patterns}
     return Rules(
         fail_fast=spec.watch.fail_fast,
